@@ -1,0 +1,171 @@
+"""Qrels with holes, and a labeler -> filled qrels that say who judged what."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import polars as pl
+
+from harness.calibrate import Calibrated, Calibrator, calibrate
+from harness.collection import Collection
+from harness.errors import UsageError
+from harness.frames import LABELS, QRELS, Runs, check
+from harness.labeling import Labeler, Progress, load, signal_batches
+from harness.ledger import Ledger
+from harness.pool import holes as find_holes
+from harness.pool import pool as make_pool
+
+__all__ = ["Filled", "fill", "merge"]
+
+_KEYS = ["query_id", "doc_id"]
+
+
+@dataclass(frozen=True)
+class Filled:
+    """What `fill` made.
+
+    Attributes
+    ----------
+    qrels: QRELS with `probs` (null in assessors' rows), sorted by query_id and doc_id.
+    labels: LABELS, with `nearest` and `similarity`, for the pairs that were to be labeled; `relevance`
+        null, with a reason, where there is none.
+    summary: `pool`, `holes`, `labeled`, `unlabeled` (reason -> pairs), `model_calls` (pairs a model was
+        asked), `cache_hits`, `near_duplicates` (holes whose nearest judged document is almost the same),
+        `calibration` (the report of `calibrate`).
+    calibrator: what turned signals into labels; it can label another collection on the same scale. None where
+        there was nothing to label.
+    """
+
+    qrels: pl.DataFrame
+    labels: pl.DataFrame
+    summary: dict[str, Any]
+    calibrator: Calibrator | None
+
+
+def fill(
+    runs: Runs,
+    qrels: pl.DataFrame,
+    collection: Collection,
+    labeler: str | Labeler | Sequence[str | Labeler],
+    *,
+    depth: int,
+    mode: Literal["holes", "pool"] = "holes",
+    neighbours: bool = True,
+    ledger: str | Path | Ledger | None = None,
+    calibrator: Calibrator | None = None,
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> Filled:
+    """Label what nobody judged in the top `depth` of the runs, and put the labels beside the judgments.
+
+    Labels of an earlier filling that `qrels` may carry are made anew; only assessors' rows count as
+    judgments. So filling twice gives what filling once gives. A topic that the qrels do not have is not
+    filled: no measure would count it.
+
+    Parameters
+    ----------
+    labeler: a registered name, `module:object`, a labeler, or several of these, whose signals are then
+        stacked.
+    mode: `holes` labels what is unjudged and keeps every judgment. `pool` gives qrels without any judgment,
+        in which every pooled and every judged pair is labeled, a judged one without regard to its own
+        judgment: for those who hold that judgments and labels must not be mixed (Abbasiantaeb et al., arXiv
+        2405.05600).
+    neighbours: let a topic's judgments speak about its other documents.
+    ledger: where labelers' signals are kept; None: nowhere.
+    calibrator: one fitted elsewhere, for a collection without judgments.
+
+    Raises
+    ------
+    UsageError: no labeler, or an unknown mode.
+    CalibrationError: too few judgments to calibrate with.
+    """
+    if mode not in ("holes", "pool"):
+        raise UsageError(f"unknown mode {mode!r}. Available: holes, pool")
+    specs = [labeler] if isinstance(labeler, str) or not isinstance(labeler, Sequence) else list(labeler)
+    if not specs:
+        raise UsageError("no labeler given. Next: stopgap labelers")
+    labelers = [load(s, collection.grades) if isinstance(s, str) else s for s in specs]
+    judged = check(qrels, QRELS, "qrels").filter(pl.col("assessor") == "human")
+    pooled = make_pool(runs, depth).join(qrels.select("query_id").unique(), on="query_id", how="semi")
+    unjudged = find_holes(runs, judged, depth).sort(_KEYS) if judged.height else pooled.sort(_KEYS)
+    wanted = unjudged if mode == "holes" else pl.concat([pooled, judged.select(_KEYS)]).unique().sort(_KEYS)
+    if not wanted.height:
+        return _nothing_to_do(judged, pooled.height)
+    asked = pl.concat([wanted, judged.select(_KEYS)]).unique().sort(_KEYS)
+
+    book = ledger if ledger is None or isinstance(ledger, Ledger) else Ledger(ledger)
+    counted = [_Counted(each) for each in labelers]
+    signals = []
+    for number, each in enumerate(counted):
+        batches = collection.pair_batches(asked) if each.needs_text else iter([asked])
+        told = _part(progress, number, len(counted), asked.height)
+        signals.append(pl.concat(signal_batches(each, batches, ledger=book, progress=told)))
+    done = calibrate(
+        signals, judged, list(collection.grades), neighbours=neighbours, calibrator=calibrator, seed=seed
+    )
+    labels = wanted.join(done.labels, on=_KEYS, how="left", maintain_order="left")
+    filled = merge(judged if mode == "holes" else judged.clear(), labels)
+    answered = sum(s["reason"].is_null().sum() for s in signals)
+    calls = sum(c.asked for c in counted)
+    summary = _summary(pooled.height, unjudged.height, labels, done)
+    summary |= {"model_calls": calls, "cache_hits": max(answered - calls, 0)}
+    return Filled(filled, labels, summary, done.calibrator)
+
+
+def merge(judged: pl.DataFrame, labels: pl.DataFrame) -> pl.DataFrame:
+    """QRELS with `probs`: every judgment as it is, and a row for each label whose pair nobody judged."""
+    rows = (
+        check(labels, LABELS, "labels")
+        .filter(pl.col("relevance").is_not_null())
+        .join(judged, on=_KEYS, how="anti")
+        .select(*_KEYS, "relevance", "gain", pl.col("labeler").alias("assessor"), "probs")
+    )
+    mine = judged.select(*QRELS).with_columns(pl.lit(None, LABELS["probs"]).alias("probs"))
+    return pl.concat([mine, rows]).sort(_KEYS)
+
+
+class _Counted:
+    """A labeler that counts the pairs it is asked."""
+
+    def __init__(self, labeler: Labeler) -> None:
+        self._labeler, self.asked = labeler, 0
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._labeler, name)
+
+    def signal(self, pairs: pl.DataFrame) -> pl.DataFrame:
+        self.asked += pairs.height
+        return self._labeler.signal(pairs)
+
+
+def _part(progress: Progress | None, number: int, labelers: int, pairs: int) -> Progress | None:
+    """Progress over all labelers from the progress of one."""
+    if progress is None:
+        return None
+    return lambda done, _: progress(number * pairs + done, labelers * pairs)
+
+
+def _summary(pooled: int, holes: int, labels: pl.DataFrame, done: Calibrated) -> dict[str, Any]:
+    missing = labels.filter(pl.col("relevance").is_null())
+    reasons = missing["reason"].fill_null("no signal").value_counts(sort=True)
+    return {
+        "pool": pooled,
+        "holes": holes,
+        "labeled": labels.height - missing.height,
+        "unlabeled": dict(reasons.iter_rows()),
+        "near_duplicates": done.report["near_duplicates"],
+        "calibration": done.report,
+    }
+
+
+def _nothing_to_do(judged: pl.DataFrame, pooled: int) -> Filled:
+    """Every pooled pair is judged already."""
+    labels = pl.DataFrame(schema=LABELS)
+    summary = {
+        "pool": pooled, "holes": 0, "labeled": 0, "unlabeled": {}, "near_duplicates": 0, "calibration": {},
+        "model_calls": 0, "cache_hits": 0,
+    }  # fmt: skip
+    return Filled(merge(judged, labels), labels, summary, None)
