@@ -137,7 +137,22 @@ def calibrate(
     CalibrationError: no judged pair has a signal, or all judgments are of one grade, and no calibrator was
         given.
     """
-    pool = read_pool(signals, human, grades)
+    import scipy.linalg  # noqa: F401
+    from threadpoolctl import threadpool_limits
+
+    # Many small matrices: threads cost more than they bring, and would change the last digits. The limit holds
+    # for the libraries that are loaded when it is set, hence the import above.
+    with threadpool_limits(1):
+        return _calibrate(read_pool(signals, human, grades), signals, neighbours, calibrator, seed)
+
+
+def _calibrate(
+    pool: Pool,
+    signals: Sequence[pl.DataFrame],
+    neighbours: bool,
+    calibrator: Calibrator | None,
+    seed: int,
+) -> Calibrated:
     model = _fitted(pool, neighbours, seed) if calibrator is None else _suited(calibrator, pool)
     judged = (pool.grade >= 0) & pool.heard
     bare, informed = _predict(model, pool, neighbours=False), _predict(model, pool, neighbours=neighbours)

@@ -13,7 +13,7 @@ import polars as pl
 from harness.errors import CalibrationError
 from harness.frames import QRELS, SIGNALS, check
 
-__all__ = ["Column", "Pool", "Topic", "read_pool"]
+__all__ = ["Column", "Floats", "Ints", "Pool", "Topic", "read_pool"]
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
@@ -83,8 +83,9 @@ def read_pool(signals: Sequence[pl.DataFrame], human: pl.DataFrame, grades: Sequ
     if strange.height:
         row = strange.row(0, named=True)
         raise CalibrationError(
-            f"topic {row['query_id']}, document {row['doc_id']} has grade {row['relevance']}; "
-            f"the collection's grades are {', '.join(map(str, scale))}. Next: add the grade and its meaning to grades.tsv"
+            f"topic {row['query_id']}, document {row['doc_id']} has grade {row['relevance']}; the "
+            f"collection's grades are {', '.join(map(str, scale))}.\n"
+            "Next: add the grade and its meaning to grades.tsv"
         )
     keys = ["query_id", "doc_id"]
     frames = [check(s, SIGNALS, "signals").unique(keys, keep="first", maintain_order=True) for s in signals]
@@ -116,9 +117,8 @@ def read_pool(signals: Sequence[pl.DataFrame], human: pl.DataFrame, grades: Sequ
                 leads.append(value)
     x = np.column_stack(values)
     heard = np.asarray(np.isfinite(x).any(axis=1))
-    lead = np.nan_to_num(
-        np.nanmean(np.column_stack(leads), axis=1, where=np.isfinite(np.column_stack(leads)))
-    )
+    table = np.column_stack(leads)
+    lead = np.nan_to_num(table).sum(axis=1) / np.maximum(np.isfinite(table).sum(axis=1), 1)
     topics = tuple(
         Topic(
             str(pairs["query_id"][int(a)]),

@@ -66,7 +66,9 @@ def check(frame: pl.DataFrame, schema: Schema, name: str = "frame") -> pl.DataFr
     if missing:
         near = {c: get_close_matches(c, frame.columns, n=1, cutoff=0.4) for c in missing}
         words = [f"{c!r}" + (f" (did you mean {near[c][0]!r}?)" if near[c] else "") for c in missing]
-        raise SchemaError(f"{name} lacks {', '.join(words)}; it has {', '.join(frame.columns) or 'no columns'}")
+        raise SchemaError(
+            f"{name} lacks {', '.join(words)}; it has {', '.join(frame.columns) or 'no columns'}"
+        )
     null = [c for c, t in schema.items() if frame.schema[c] == pl.Null and t != pl.Null]
     if null:
         frame = frame.with_columns(pl.col(c).cast(schema[c]) for c in null)
