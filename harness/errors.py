@@ -1,7 +1,7 @@
 """What can go wrong, as one tree.
 
-Every error that stopgap raises on purpose is a `StopgapError`; the command line turns it into its message on stderr and
-exit code 2, without a traceback.
+Every error that stopgap raises on purpose is a `StopgapError`; the command line turns it into its message
+on stderr and exit code 2, without a traceback.
 
     StopgapError
     ├── InputError         a file, at a line, holds something that cannot be used
@@ -43,7 +43,8 @@ class InputError(StopgapError):
 
     Parameters
     ----------
-    path: the file. `line`: 1-based line, None where the trouble has no line (a truncated archive, an unreadable file).
+    path: the file. `line`: 1-based line, None where the trouble has no line (a truncated archive, an
+        unreadable file).
     what: what is wrong there. `hint`: the next thing to do, optional.
     """
 

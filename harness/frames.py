@@ -1,7 +1,8 @@
 """The six frames that everything else passes around, and `check`, which keeps them so.
 
-Ids are always text: 007 is not 7. A frame may carry further columns (a filled qrels carries `probs`, an encoder's signals
-carry `features` and `vector`); `check` asks only for the columns of the schema, in its types.
+Ids are always text: 007 is not 7. A frame may carry further columns (a filled qrels carries `probs`, an
+encoder's signals carry `features` and `vector`); `check` asks only for the columns of the schema, in its
+types.
 """
 
 from __future__ import annotations
@@ -30,7 +31,8 @@ QRELS: Schema = {
     "gain": pl.Float32(),
     "assessor": _text,
 }
-"""`gain` is the expected gain and equals `relevance` for an assessor; `assessor` is `human` or a label's id."""
+"""`gain` is the expected gain and equals `relevance` for an assessor; `assessor` is `human` or a label's
+id."""
 PAIRS: Schema = {"query_id": _text, "doc_id": _text, "query": _text, "text": _text}
 SIGNALS: Schema = {
     "query_id": _text,
@@ -40,7 +42,8 @@ SIGNALS: Schema = {
     "labeler": _text,
     "reason": _text,
 }
-"""`probs` over the grades in ascending order, or null; `score` or null; `reason` says why there is neither."""
+"""`probs` over the grades in ascending order, or null; `score` or null; `reason` says why there is
+neither."""
 LABELS: Schema = {
     "query_id": _text,
     "doc_id": _text,

@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["Evidence", "Parameters", "Priors", "distribution", "fit", "leave_one_out", "posterior"]
+__all__ = ["JITTER", "Evidence", "Parameters", "Priors", "distribution", "fit", "leave_one_out", "posterior"]
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
