@@ -89,11 +89,28 @@ class Calibrator:
         try:
             given: Any = json.loads(Path(path).read_text(encoding="utf-8"))
             values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in given.items()}
-            return cls(**values)
-        except (OSError, ValueError, TypeError) as exc:
+            made = cls(**values)
+            if not made._fits():
+                raise ValueError("its parts do not fit together")
+        except (OSError, ValueError, TypeError, AttributeError) as exc:
             raise InputError(
                 path, None, f"is no calibrator ({exc})", "Next: name a file that `fill` wrote"
             ) from exc
+        return made
+
+    def _fits(self) -> bool:
+        """Whether the parts have the lengths that belong together, and hold finite numbers."""
+        columns, cuts = len(self.columns), len(self.grades) - 1
+        parts = [
+            (self.center, columns), (self.scale, columns), (self.weights, columns), (self.cuts, cuts),
+            (self.amplitudes, len(self.kernels)), (self.thresholds, cuts), (self.thresholds_bare, cuts),
+            (self.temper, cuts + 1 if self.temper else 0),
+        ]  # fmt: skip
+        return (
+            set(self.kernels) <= set(STARTS)
+            and all(len(part) == n for part, n in parts)
+            and bool(np.isfinite([self.seed, *(v for part, _ in parts for v in part)]).all())
+        )
 
 
 @dataclass(frozen=True)
@@ -140,8 +157,8 @@ def calibrate(
     import scipy.linalg  # noqa: F401
     from threadpoolctl import threadpool_limits
 
-    # Many small matrices: threads cost more than they bring, and would change the last digits. The limit holds
-    # for the libraries that are loaded when it is set, hence the import above.
+    # Many small matrices: threads cost more than they bring, and would change the last digits. The limit
+    # holds for the libraries that are loaded when it is set, hence the import above.
     with threadpool_limits(1):
         return _calibrate(read_pool(signals, human, grades), signals, neighbours, calibrator, seed)
 
@@ -178,7 +195,7 @@ def _calibrate(
         hard_grades(bare.probs, model.thresholds_bare, pool.grades),
     )
     labels = _labels(pool, model, probs, hard, informed, signals)
-    report = _report(pool, model, judged, informed, bare, labels)
+    report = _report(pool, model, judged, (probs[judged], hard[judged]), informed, bare, labels)
     return Calibrated(labels, model, report)
 
 
@@ -267,6 +284,11 @@ def _suited(calibrator: Calibrator, pool: Pool) -> Calibrator:
             f"here are grades {pool.grades} and signals of {', '.join(pool.labelers)}.\n"
             "Next: leave it out, or use the same labelers and scale"
         )
+    if pool.vectors is None and not set(calibrator.kernels) <= set(STARTS_WITHOUT_VECTORS):
+        raise CalibrationError(
+            "the calibrator was fitted with vectors of documents; the signals here have none.\n"
+            "Next: leave it out, or use the same labelers"
+        )
     return calibrator
 
 
@@ -310,10 +332,11 @@ def _predict(model: Calibrator, pool: Pool, *, neighbours: bool) -> _Prediction:
             )
             told[others] = True
         if pool.vectors is not None:
-            alike = space.cosine(topic.rows, judged)
-            alike[topic.rows[:, None] == judged[None, :]] = -1
-            best = alike.argmax(axis=1)
-            nearest[topic.rows], similarity[topic.rows] = judged[best], alike[np.arange(len(best)), best]
+            alike, seen = space.cosine(topic.rows, judged), np.any(pool.vectors != 0, axis=1)
+            alike[(topic.rows[:, None] == judged[None, :]) | ~seen[judged]] = -np.inf
+            best, found = alike.argmax(axis=1), seen[topic.rows] & np.isfinite(alike.max(axis=1))
+            nearest[topic.rows[found]] = judged[best[found]]
+            similarity[topic.rows[found]] = alike.max(axis=1)[found]
     prediction = _Prediction(mean, variance, np.empty(0), told, nearest, similarity)
     return replace(prediction, probs=_probs(model, prediction, tempered=False))
 
@@ -370,11 +393,13 @@ def _report(
     pool: Pool,
     model: Calibrator,
     judged: npt.NDArray[np.bool_],
+    given: tuple[Floats, Ints],
     informed: _Prediction,
     bare: _Prediction,
     labels: pl.DataFrame,
 ) -> dict[str, Any]:
-    """How well each judged pair is labeled without its own judgment, and what the labels rest on."""
+    """How well each judged pair is labeled without its own judgment (`given`: its probabilities and grade),
+    and what the labels rest on."""
     per_topic = np.array([len(t.judged) for t in pool.topics]) if pool.topics else np.zeros(1)
     near = labels.filter(pl.Series(~judged) & (pl.col("similarity") >= NEAR_DUPLICATE)).height
     report: dict[str, Any] = {
@@ -390,12 +415,7 @@ def _report(
     }
     if judged.sum() >= 2 and len(set(pool.grade[judged].tolist())) > 1:
         y = pool.grade[judged]
-        report["left_out"] = quality(
-            informed.probs[judged],
-            hard_grades(informed.probs[judged], model.thresholds, pool.grades),
-            y,
-            pool.grades,
-        )
+        report["left_out"] = quality(*given, y, pool.grades)
         report["left_out_bare"] = quality(
             bare.probs[judged],
             hard_grades(bare.probs[judged], model.thresholds_bare, pool.grades),

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from harness.errors import CalibrationError
+from harness.errors import CalibrationError, SchemaError
 from harness.frames import QRELS, SIGNALS, check
 
 __all__ = ["Column", "Floats", "Ints", "Pool", "Topic", "read_pool"]
@@ -43,10 +43,10 @@ class Topic:
 class Pool:
     """Everything known about the pairs, rows sorted by query_id and doc_id.
 
-    `x` (n, f) holds the signals; NaN where a labeler said nothing. `lead` (n,) is the first labeler's
-    signal as a z-score within the topic. `grade` (n,) is the position of the assessor's grade in `grades`,
-    -1 where there is none. `vectors` (n, d) are unit document vectors of the labelers that give them, or
-    None.
+    `x` (n, f) holds the signals; NaN where a labeler said nothing. `lead` (n,) is the labelers'
+    mean signal as a z-score within the topic. `grade` (n,) is the position of the assessor's grade in
+    `grades`, -1 where there is none. `vectors` (n, d) are unit document vectors of the labelers that give
+    them, or None.
     """
 
     pairs: pl.DataFrame
@@ -72,7 +72,9 @@ def read_pool(signals: Sequence[pl.DataFrame], human: pl.DataFrame, grades: Sequ
 
     Raises
     ------
-    CalibrationError: no signals, or an assessor's grade that the collection does not have.
+    CalibrationError: no signals, an assessor's grade that the collection does not have, or a labeler's
+        probabilities over another number of grades.
+    SchemaError: an assessor's grade of one pair stands there twice.
     """
     if not signals:
         raise CalibrationError("there are no signals to calibrate; name at least one labeler")
@@ -88,6 +90,9 @@ def read_pool(signals: Sequence[pl.DataFrame], human: pl.DataFrame, grades: Sequ
             "Next: add the grade and its meaning to grades.tsv"
         )
     keys = ["query_id", "doc_id"]
+    twice = mine.filter(pl.struct(keys).is_duplicated())
+    if twice.height:
+        raise SchemaError(f"qrels: topic {twice['query_id'][0]} has document {twice['doc_id'][0]} twice")
     frames = [check(s, SIGNALS, "signals").unique(keys, keep="first", maintain_order=True) for s in signals]
     pairs = pl.concat([f.select(keys) for f in frames]).unique().sort(keys)
     joined = [pairs.join(f, on=keys, how="left", maintain_order="left") for f in frames]
@@ -115,6 +120,13 @@ def read_pool(signals: Sequence[pl.DataFrame], human: pl.DataFrame, grades: Sequ
             values.append(value)
             if leads_topic:
                 leads.append(value)
+    if not values:
+        reasons = pl.concat([f["reason"] for f in frames]).drop_nulls().value_counts(sort=True)
+        raise CalibrationError(
+            f"no pair has a signal: {pairs.height} pairs"
+            + "".join(f", {n} times {why!r}" for why, n in reasons.head(3).iter_rows())
+            + ".\nNext: name a labeler that can see these pairs, or a collection that has their texts"
+        )
     x = np.column_stack(values)
     heard = np.asarray(np.isfinite(x).any(axis=1))
     table = np.column_stack(leads)
@@ -140,6 +152,12 @@ def _columns(
     """
     said = frame["probs"].is_not_null().to_numpy()
     if said.any():
+        widths = frame["probs"].list.len().drop_nulls().unique().sort().to_list()
+        if widths != [len(scale)]:
+            raise CalibrationError(
+                f"{name} gives {' and '.join(map(str, widths))} probabilities; the collection has "
+                f"{len(scale)} grades: {', '.join(map(str, scale))}"
+            )
         probs = np.full((frame.height, len(scale)), np.nan)
         probs[said] = np.array(frame["probs"].drop_nulls().to_list(), dtype=float)
         reached = probs[:, ::-1].cumsum(axis=1)[:, ::-1][:, 1:]

@@ -108,10 +108,9 @@ def fill(
     )
     labels = wanted.join(done.labels, on=_KEYS, how="left", maintain_order="left")
     filled = merge(judged if mode == "holes" else judged.clear(), labels)
-    answered = sum(s["reason"].is_null().sum() for s in signals)
-    calls = sum(c.asked for c in counted)
+    hits = sum(s["reason"].null_count() for s in signals) - sum(c.answered for c in counted)
     summary = _summary(pooled.height, unjudged.height, labels, done)
-    summary |= {"model_calls": calls, "cache_hits": max(answered - calls, 0)}
+    summary |= {"model_calls": sum(c.asked for c in counted), "cache_hits": max(hits, 0)}
     return Filled(filled, labels, summary, done.calibrator)
 
 
@@ -128,17 +127,20 @@ def merge(judged: pl.DataFrame, labels: pl.DataFrame) -> pl.DataFrame:
 
 
 class _Counted:
-    """A labeler that counts the pairs it is asked."""
+    """A labeler that counts the pairs it is asked, and those it has a signal for."""
 
     def __init__(self, labeler: Labeler) -> None:
-        self._labeler, self.asked = labeler, 0
+        self._labeler, self.asked, self.answered = labeler, 0, 0
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._labeler, name)
 
     def signal(self, pairs: pl.DataFrame) -> pl.DataFrame:
         self.asked += pairs.height
-        return self._labeler.signal(pairs)
+        told = self._labeler.signal(pairs)
+        if isinstance(told, pl.DataFrame) and "reason" in told.columns:  # a broken protocol is found later
+            self.answered += told["reason"].null_count()
+        return told
 
 
 def _part(progress: Progress | None, number: int, labelers: int, pairs: int) -> Progress | None:

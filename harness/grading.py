@@ -84,6 +84,8 @@ def quality(probs: Floats, hard: Ints, y: Ints, grades: tuple[int, ...]) -> dict
     from sklearn.metrics import cohen_kappa_score, roc_auc_score
 
     truth = np.asarray(grades)[y]
+    # every whole number of the scale, so that quadratic weights are of grades' values, not of positions
+    scale = list(range(min(grades), max(grades) + 1))
     middle = next(g for g in grades if g >= max(grades) / 2 and g > min(grades))
     chance = probs[:, np.asarray(grades) >= middle].sum(axis=1)
     relevant = truth >= middle
@@ -91,7 +93,7 @@ def quality(probs: Floats, hard: Ints, y: Ints, grades: tuple[int, ...]) -> dict
     error = sum(abs((relevant[bins == b] - chance[bins == b]).sum()) for b in range(10)) / len(y)
     return {
         "kappa": float(cohen_kappa_score(truth, hard)),
-        "kappa_quadratic": float(cohen_kappa_score(truth, hard, weights="quadratic")),
+        "kappa_quadratic": float(cohen_kappa_score(truth, hard, labels=scale, weights="quadratic")),
         "auc": float(roc_auc_score(relevant, chance)) if 0 < relevant.sum() < len(y) else float("nan"),
         "log_loss": float(-np.log(np.maximum(probs[np.arange(len(y)), y], 1e-9)).mean()),
         "ece": float(error),

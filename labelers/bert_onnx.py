@@ -1,41 +1,75 @@
-"""A BERT encoder as an ONNX graph with int8 products, built from a safetensors file without torch.
+"""A BERT encoder as an ONNX graph with int8 products, built from its weights without torch.
 
 Weights are int8 with a scale for each column; activations are uint8 with a scale and a zero point for each
-token, so what comes out for a text does not depend on which texts are with it. The product of a zero point
-with a column's sum would have to be taken off again; instead the sums are made to vanish:
+token, so that what comes out for a text does not depend on which texts are with it (the dynamic quantisation
+of onnxruntime has one scale for a whole batch, and coarser steps). What a zero point adds to a product,
+itself times the sum of the column, would have to be taken off again; instead it is made to vanish:
 
-- After a layer normalisation, y = n * w + b with mean(n) = 0, so any multiple of 1/w may be added to a
-  column of the next weights, up to a constant that goes into the bias; the multiple is chosen so that the
-  column sums to 0, and the codes are rounded to sum to 0 exactly.
-- What follows attention is quantised symmetrically around 128, for which the kernel takes a common zero
-point. - GELU's outputs lie above -0.17, so that theirs is shifted to 0 and the shift goes into the bias.
+- After a layer normalisation, y = n * w + b with mean(n) = 0. So a multiple of 1/w may be added to a column
+  of the weights that follow, at the price of a constant that goes into the bias: the multiple that makes the
+  column sum to 0. The codes are rounded so that they sum to 0 exactly.
+- What attention mixes is coded symmetrically around 128: one zero point for all, which the kernel knows.
+- GELU gives nothing below -0.17, which has the code 0; the shift is a constant that goes into the bias.
 
-The value projection stays in float32: it is the one where int8 costs the most accuracy.
+Where eight bits cost most, there are more: the values that attention mixes are computed in float32, and the
+few inner units with the largest outgoing weights, which would coarsen the steps of all others, are counted
+twice, coarse and fine.
+
+A processor whose int8 kernel saturates (x86 before VNNI) gets the same graph in float32: slower, and right.
 """
 
 from __future__ import annotations
 
-import os
-import tempfile
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-
-from harness.errors import LabelerError, MissingExtra
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     Floats = NDArray[np.float64]
+    Codes = tuple[NDArray[np.int8], NDArray[np.float32]]
 
-__all__ = ["BUILDER", "session"]
+__all__ = ["BUILDER", "PROBE", "PROBE_PRODUCT", "build", "probe"]
 
-BUILDER = "2"
+BUILDER = "3"
 """Changes with everything that changes what the graph computes."""
 
 _MS = "com.microsoft"
 _GELU_LOW = 0.17
+_FINE = 24  # one inner unit in so many is counted twice
+
+PROBE = np.full((4, 64), 255, np.uint8)
+PROBE_PRODUCT = 64.0 * 255 * 127
+
+
+def build(weights: dict[str, NDArray[Any]], config: dict[str, Any], *, exact: bool = False) -> bytes:
+    """The model, serialised: input_ids int64 (rows, length) to states float32 (rows, length, width).
+
+    There is no mask: all rows of a batch are texts of one length.
+
+    Parameters
+    ----------
+    weights: tensors by their names in a BERT encoder's file. config: its config.json.
+    exact: float32 throughout.
+
+    Raises
+    ------
+    KeyError: a tensor or a setting of BERT is not there.
+    """
+    return bytes(_Bert(weights, config, exact).model().SerializeToString())
+
+
+def probe() -> bytes:
+    """A model, serialised, of one int8 product at the ends of the codes: PROBE gives PROBE_PRODUCT."""
+    from onnx import TensorProto, helper
+
+    g = _Graph()
+    g.product("codes", np.full((PROBE.shape[1], 16), 127, np.int8), np.ones(16, np.float32))
+    g.nodes[-1].output[0] = "product"
+    given = helper.make_tensor_value_info("codes", TensorProto.UINT8, PROBE.shape)
+    found = helper.make_tensor_value_info("product", TensorProto.FLOAT, [len(PROBE), 16])
+    return bytes(g.model("probe", given, found).SerializeToString())
 
 
 class _Graph:
@@ -44,6 +78,13 @@ class _Graph:
     def __init__(self) -> None:
         self.nodes: list[Any] = []
         self.constants: list[Any] = []
+
+    def model(self, name: str, given: Any, found: Any) -> Any:
+        from onnx import helper
+
+        graph = helper.make_graph(self.nodes, name, [given], [found], self.constants)
+        opsets = [helper.make_opsetid("", 23), helper.make_opsetid(_MS, 1)]
+        return helper.make_model(graph, opset_imports=opsets, ir_version=10)
 
     def constant(self, array: Any) -> str:
         from onnx import numpy_helper
@@ -65,8 +106,8 @@ class _Graph:
         self.nodes.append(helper.make_node(kind, list(inputs), [name], domain=domain, **attributes))
         return name
 
-    def last(self, x: str, kind: str) -> str:
-        """ReduceMax or ReduceMin over the channels of each token."""
+    def over_channels(self, kind: str, x: str) -> str:
+        """ReduceMax or ReduceMin over the channels of each token: (tokens,)."""
         return self.op(kind, x, self.constant(np.array([-1])), keepdims=0)
 
     def column(self, scale: str) -> str:
@@ -75,7 +116,8 @@ class _Graph:
     def product(
         self, codes: str, weights: NDArray[np.int8], scales: NDArray[np.float32], zero: int = 0
     ) -> str:
-        """Codes times int8 weights, scaled by column."""
+        """Codes, less their common zero point, times int8 weights, scaled by column."""
+        # onnxruntime has a fast kernel for uint8 times int8; other mixtures of signs are many times slower.
         nothing = self.constant(np.zeros(len(scales), np.int8))
         at, factor = self.constant(np.array(zero, np.uint8)), self.constant(scales)
         inputs = (codes, self.constant(weights), self.number(1), factor, at, nothing)
@@ -83,38 +125,41 @@ class _Graph:
 
     def coded(self, x: str) -> tuple[str, str]:
         """uint8 codes of each token between its least and greatest value, and the scale of each token."""
-        high, low = self.last(x, "ReduceMax"), self.op("Min", self.last(x, "ReduceMin"), self.number(0))
+        high = self.over_channels("ReduceMax", x)
+        low = self.op("Min", self.over_channels("ReduceMin", x), self.number(0))
         scale = self.op("Mul", self.op("Sub", high, low), self.number(1 / 255))
         zero = self.op("QuantizeLinear", self.op("Neg", low), scale, axis=0)
         return self.op("QuantizeLinear", x, scale, zero, axis=0), self.column(scale)
 
     def coded_around(self, x: str) -> tuple[str, str]:
         """uint8 codes of each token, symmetric around 128."""
-        high, low = self.last(x, "ReduceMax"), self.op("Neg", self.last(x, "ReduceMin"))
+        high, low = self.over_channels("ReduceMax", x), self.op("Neg", self.over_channels("ReduceMin", x))
         scale = self.op("Mul", self.op("Max", high, low), self.number(1 / 127))
         zero = self.op("QuantizeLinear", self.op("Mul", scale, self.number(128)), scale, axis=0)
         return self.op("QuantizeLinear", x, scale, zero, axis=0), self.column(scale)
 
     def coded_gelu(self, x: str) -> tuple[str, str]:
-        """uint8 codes of GELU's outputs, the code 0 being -0.17."""
+        """uint8 codes of GELU's outputs, the code 0 being -0.17: the scale is 0.17 over a whole number."""
         from onnx import TensorProto
 
-        high = self.last(x, "ReduceMax")
+        high = self.over_channels("ReduceMax", x)
         ratio = self.op("Add", self.op("Mul", high, self.number(1 / _GELU_LOW)), self.number(1))
         zero = self.op("Max", self.op("Floor", self.op("Div", self.number(255), ratio)), self.number(1))
         fine = self.op("Div", self.number(_GELU_LOW), zero)
+        # Above 43 the code 255 would not reach: a coarser scale, and a shift that is not quite 0.17.
         scale = self.op("Max", fine, self.op("Mul", high, self.number(1 / 254)))
         at = self.op("Cast", zero, to=TensorProto.UINT8)
         return self.op("QuantizeLinear", x, scale, at, axis=0), self.column(scale)
 
 
-def _codes(weights: Floats) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
-    """int8 codes (in, out) and the scale of each column."""
-    scale = np.maximum(np.abs(weights).max(axis=0), 1e-12) / 127
+def _codes(weights: Floats, scale: Floats | None = None) -> Codes:
+    """int8 codes (in, out) of weights, and the scale of each column."""
+    if scale is None:
+        scale = np.maximum(np.abs(weights).max(axis=0), 1e-12) / 127
     return np.clip(np.round(weights / scale), -127, 127).astype(np.int8), scale.astype(np.float32)
 
 
-def _codes_of_sum_zero(weights: Floats) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
+def _codes_of_sum_zero(weights: Floats) -> Codes:
     """int8 codes each of whose columns sums to 0, for weights whose columns do.
 
     Rounding leaves sums of a few units; those entries move by one that lie nearest to the other code.
@@ -130,10 +175,13 @@ def _codes_of_sum_zero(weights: Floats) -> tuple[NDArray[np.int8], NDArray[np.fl
 
 
 class _Bert:
-    """The graph of one model, layer by layer."""
+    """The graph of one model, layer by layer.
 
-    def __init__(self, weights: dict[str, NDArray[Any]], config: dict[str, Any]) -> None:
-        self.weights, self.graph = weights, _Graph()
+    A product comes as the name of what the graph computes and the constant that is missing from it.
+    """
+
+    def __init__(self, weights: dict[str, NDArray[Any]], config: dict[str, Any], exact: bool) -> None:
+        self.weights, self.graph, self.exact = weights, _Graph(), exact
         self.width, self.heads = int(config["hidden_size"]), int(config["num_attention_heads"])
         self.layers, self.epsilon = int(config["num_hidden_layers"]), float(config["layer_norm_eps"])
 
@@ -141,8 +189,8 @@ class _Bert:
         """A tensor by its name in the file."""
         return self.weights[name].astype(np.float64)
 
-    def build(self) -> Any:
-        """The model: input_ids (rows, length) to states (rows, length, width)."""
+    def model(self) -> Any:
+        """The whole graph."""
         from onnx import TensorProto, helper
 
         g = self.graph
@@ -156,15 +204,51 @@ class _Bert:
         x = g.op("Add", words, g.op("Slice", g.floats(places), zero, length, zero))
         name = "embeddings.LayerNorm"
         x = self.norm(g.op("Reshape", x, self.flat), name, np.zeros(self.width))
-        for layer in range(self.layers):
-            x, name = self.layer(layer, x, name)
+        for number in range(self.layers):
+            x, name = self.layer(f"encoder.layer.{number}.", x, name)
         g.nodes.append(helper.make_node("Reshape", [x, self.split], ["states"]))
         axes = ["rows", "length"]
         ids = helper.make_tensor_value_info("input_ids", TensorProto.INT64, axes)
-        states = helper.make_tensor_value_info("states", TensorProto.FLOAT, [*axes, self.width])
-        graph = helper.make_graph(g.nodes, "bert", [ids], [states], g.constants)
-        opsets = [helper.make_opsetid("", 23), helper.make_opsetid(_MS, 1)]
-        return helper.make_model(graph, opset_imports=opsets, ir_version=10)
+        return g.model(
+            "bert", ids, helper.make_tensor_value_info("states", TensorProto.FLOAT, [*axes, self.width])
+        )
+
+    def layer(self, p: str, x: str, norm: str) -> tuple[str, str]:
+        """One layer after the normalisation `norm`; its output and the name of its own last normalisation."""
+        g, nothing = self.graph, np.zeros(self.width)
+        query, key, value, out, up, down = (
+            self.get(f"{p}{part}.weight").T
+            for part in (
+                *(f"attention.self.{one}" for one in ("query", "key", "value")),
+                *("attention.output.dense", "intermediate.dense", "output.dense"),
+            )
+        )
+        # A bias of the keys moves all scores of a query alike, which softmax does not see; a bias of the
+        # values comes through it unchanged.
+        (q, missing), (k, _) = self.after_norm(x, norm, nothing, query, key)
+        q = g.op("Add", q, g.floats(self.get(f"{p}attention.self.query.bias") + missing))
+        v = g.op("MatMul", x, g.floats(value))
+        heads: dict[str, Any] = {"q_num_heads": self.heads, "kv_num_heads": self.heads}
+        mixed = g.op("Attention", *(g.op("Reshape", t, self.split) for t in (q, k, v)), **heads)
+        mixed = self.after_attention(g.op("Reshape", mixed, self.flat), out)
+        bias = self.get(f"{p}attention.output.dense.bias") + self.get(f"{p}attention.self.value.bias") @ out
+        mixed = g.op("Add", mixed, g.floats(bias))
+
+        # Inner units in the order of their largest outgoing weight, for `after_gelu`.
+        usual = np.maximum(np.median(np.abs(down), axis=0), 1e-12)
+        order = np.argsort(-(np.abs(down) / usual).max(axis=1), kind="stable")
+        up, down = up[:, order], down[order]
+        down_codes = self.fine_codes(down)
+        # The last bias rides on the residual, where it costs nothing.
+        shift = self.get(f"{p}output.dense.bias") + self.missing_after_gelu(down_codes)
+        norm = f"{p}attention.output.LayerNorm"
+        y = self.norm(g.op("Add", mixed, x), norm, shift)
+        [(inner, missing)] = self.after_norm(y, norm, shift, up)
+        bias = self.get(f"{p}intermediate.dense.bias")[order] - shift @ up + missing
+        inner = g.op("Gelu", g.op("Add", inner, g.floats(bias)))
+        outer = g.op("MatMul", inner, g.floats(down)) if self.exact else self.after_gelu(inner, down_codes)
+        norm = f"{p}output.LayerNorm"
+        return self.norm(g.op("Add", outer, y), norm, nothing), norm
 
     def norm(self, x: str, name: str, shift: Floats) -> str:
         """A layer normalisation with `shift` added to its output."""
@@ -172,84 +256,55 @@ class _Bert:
         scale = self.graph.floats(self.get(f"{name}.weight"))
         return self.graph.op("LayerNormalization", x, scale, bias, axis=-1, epsilon=self.epsilon)
 
-    def balanced(self, weights: Floats, norm: str, shift: Floats) -> tuple[Floats, Floats]:
-        """Weights after a normalisation with columns that sum to 0, and the constant that makes up for it."""
-        inverse = 1 / self.get(f"{norm}.weight")
-        level = float((inverse * (self.get(f"{norm}.bias") + shift)).sum())
-        multiple = -weights.sum(axis=0) / inverse.sum()
-        return weights + inverse[:, None] * multiple, -level * multiple
-
-    def layer(self, number: int, x: str, norm: str) -> tuple[str, str]:
-        """One layer after the normalisation `norm`; its output and the name of its own last normalisation."""
-        g, p, nothing = self.graph, f"encoder.layer.{number}.", np.zeros(self.width)
+    def after_norm(self, x: str, norm: str, shift: Floats, *weights: Floats) -> list[tuple[str, Floats]]:
+        """Products of a normalisation's output."""
+        g = self.graph
+        if self.exact:
+            return [(g.op("MatMul", x, g.floats(w)), np.zeros(w.shape[1])) for w in weights]
+        inverse = 1 / np.where(gain := self.get(f"{norm}.weight"), gain, 1e-12)
+        multiples = [-w.sum(axis=0) / inverse.sum() for w in weights]
+        balanced = [w + inverse[:, None] * m for w, m in zip(weights, multiples, strict=True)]
+        if any(np.abs(b).max() > 1.1 * np.abs(w).max() for b, w in zip(balanced, weights, strict=True)):
+            # A normalisation that all but drops a channel cannot be balanced without coarser steps.
+            codes, scale = g.coded_around(x)
+            return [
+                (g.op("Mul", g.product(codes, *_codes(w), zero=128), scale), np.zeros(w.shape[1]))
+                for w in weights
+            ]
         codes, scale = g.coded(x)
-        query = self.get(f"{p}attention.self.query.weight").T
-        wide, constant = self.balanced(query, norm, nothing)
-        bias = self.get(f"{p}attention.self.query.bias") + constant
-        q = g.op("Add", g.op("Mul", g.product(codes, *_codes_of_sum_zero(wide)), scale), g.floats(bias))
-        # A bias of the keys moves all scores of a query alike, which softmax does not see.
-        wide, _ = self.balanced(self.get(f"{p}attention.self.key.weight").T, norm, nothing)
-        k = g.op("Mul", g.product(codes, *_codes_of_sum_zero(wide)), scale)
-        v = g.op("MatMul", x, g.floats(self.get(f"{p}attention.self.value.weight").T))
-        heads: dict[str, Any] = {"q_num_heads": self.heads, "kv_num_heads": self.heads}
-        attended = g.op("Attention", *(g.op("Reshape", t, self.split) for t in (q, k, v)), **heads)
-        codes, scale = g.coded_around(g.op("Reshape", attended, self.flat))
-        out = self.get(f"{p}attention.output.dense.weight").T
-        bias = self.get(f"{p}attention.output.dense.bias") + self.get(f"{p}attention.self.value.bias") @ out
-        mixed = g.op("Mul", g.product(codes, *_codes(out), zero=128), scale)
-        mixed = g.op("Add", mixed, g.floats(bias))
+        level = float((inverse * (self.get(f"{norm}.bias") + shift)).sum())
+        return [
+            (g.op("Mul", g.product(codes, *_codes_of_sum_zero(b)), scale), -level * m)
+            for b, m in zip(balanced, multiples, strict=True)
+        ]
 
-        down = _codes(self.get(f"{p}output.dense.weight").T)
-        shift = self.get(f"{p}output.dense.bias") - _GELU_LOW * (down[0] * down[1].astype(float)).sum(axis=0)
-        norm = f"{p}attention.output.LayerNorm"
-        y = self.norm(g.op("Add", mixed, x), norm, shift)
-        codes, scale = g.coded(y)
-        up = self.get(f"{p}intermediate.dense.weight").T
-        wide, constant = self.balanced(up, norm, shift)
-        bias = self.get(f"{p}intermediate.dense.bias") - shift @ up + constant
-        inner = g.op("Mul", g.product(codes, *_codes_of_sum_zero(wide)), scale)
-        codes, scale = g.coded_gelu(g.op("Gelu", g.op("Add", inner, g.floats(bias))))
-        outer = g.op("Mul", g.product(codes, *down), scale)
-        norm = f"{p}output.LayerNorm"
-        return self.norm(g.op("Add", outer, y), norm, nothing), norm
+    def after_attention(self, x: str, weights: Floats) -> str:
+        """The product of what attention mixed."""
+        g = self.graph
+        if self.exact:
+            return g.op("MatMul", x, g.floats(weights))
+        codes, scale = g.coded_around(x)
+        return g.op("Mul", g.product(codes, *_codes(weights), zero=128), scale)
 
+    def fine_codes(self, weights: Floats) -> tuple[Codes, Codes]:
+        """Codes of all rows at the scale of the lesser ones, and of what that leaves of the first rows."""
+        first = max(1, len(weights) // _FINE)
+        scale = np.maximum(np.abs(weights[first:]).max(axis=0), 1e-12) / 127
+        coarse = _codes(weights, scale)
+        return coarse, _codes(weights[:first] - coarse[0][:first] * scale)
 
-def session(weights: Path, config: dict[str, Any], cached: Path) -> Any:
-    """An inference session of the int8 model, built into `cached` the first time.
+    def missing_after_gelu(self, codes: tuple[Codes, Codes]) -> Floats:
+        """What the code 0 for -0.17 adds to a product, taken off."""
+        if self.exact:
+            return np.zeros(self.width)
+        return -_GELU_LOW * sum(
+            ((c * s.astype(np.float64)).sum(axis=0) for c, s in codes), np.zeros(self.width)
+        )
 
-    Raises
-    ------
-    MissingExtra: onnxruntime, or for building onnx or safetensors, is not installed.
-    LabelerError: the file lacks a tensor of BERT.
-    """
-    try:
-        import onnxruntime as ort
-    except ModuleNotFoundError as exc:
-        raise MissingExtra("onnxruntime", "slm") from exc
-    if not cached.exists():
-        _write(weights, config, cached)
-    options = ort.SessionOptions()
-    options.intra_op_num_threads = options.inter_op_num_threads = 1
-    options.log_severity_level = 3
-    # The fused kernel is slower here than the two it replaces.
-    return ort.InferenceSession(
-        str(cached), options, providers=["CPUExecutionProvider"], disabled_optimizers=["BiasGeluFusion"]
-    )
-
-
-def _write(weights: Path, config: dict[str, Any], cached: Path) -> None:
-    try:
-        import onnx  # noqa: F401
-        from safetensors import safe_open
-    except ModuleNotFoundError as exc:
-        raise MissingExtra(str(exc.name), "slm") from exc
-    with safe_open(str(weights), "np") as file:
-        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    try:
-        model = _Bert(tensors, config).build().SerializeToString()
-    except KeyError as exc:
-        raise LabelerError(f"{weights} lacks {exc}; only BERT encoders are supported") from exc
-    handle, temporary = tempfile.mkstemp(dir=cached.parent, prefix=cached.name)
-    with os.fdopen(handle, "wb") as file:
-        file.write(model)
-    os.replace(temporary, cached)
+    def after_gelu(self, x: str, weights: tuple[Codes, Codes]) -> str:
+        """The product of GELU's output, but for `missing_after_gelu`."""
+        g, (coarse, fine) = self.graph, weights
+        codes, scale = g.coded_gelu(x)
+        first = (g.constant(np.array([n])) for n in (0, len(fine[0]), 1))
+        both = g.op("Add", g.product(codes, *coarse), g.product(g.op("Slice", codes, *first), *fine))
+        return g.op("Mul", both, scale)

@@ -1,16 +1,68 @@
-"""Texts cut into overlapping windows of wordpieces, and windows put together into batches of one length."""
+"""Texts as wordpieces, cut into overlapping windows, put together into batches of one length."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
+
+from harness.errors import LabelerError, MissingExtra
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["batches", "pieces", "window_spans"]
+__all__ = ["Window", "Wordpieces", "batches", "window_spans"]
+
+
+class Window(NamedTuple):
+    """One window of one text: which text, which of its windows, and its wordpieces."""
+
+    text: int
+    number: int
+    pieces: NDArray[np.int32]
+
+
+class Wordpieces:
+    """A tokenizer file.
+
+    Raises
+    ------
+    MissingExtra: tokenizers is not installed. LabelerError: the file is no tokenizer, or puts something else
+        than one token before and one after a text.
+    """
+
+    def __init__(self, file: Path) -> None:
+        try:
+            from tokenizers import Tokenizer
+        except ModuleNotFoundError as exc:
+            raise MissingExtra("tokenizers", "slm") from exc
+        try:
+            self._tokenizer = Tokenizer.from_file(str(file))
+        except Exception as exc:  # the type that tokenizers raises is Exception itself
+            raise LabelerError(f"{file} cannot be read as a tokenizer: {exc}") from exc
+        self._tokenizer.no_truncation()
+        self._tokenizer.no_padding()
+        around = self._tokenizer.encode("").ids
+        if len(around) != 2:
+            raise LabelerError(
+                f"{file} puts {len(around)} tokens around a text, not one before and one after"
+            )
+        self.first, self.last = around
+
+    def pieces(self, texts: Sequence[str]) -> list[NDArray[np.int32]]:
+        """The wordpiece ids of texts, without the special ones."""
+        found = self._tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)
+        return [np.array(one.ids, dtype=np.int32) for one in found]
+
+    def feed(self, windows: Sequence[Window]) -> NDArray[np.int64]:
+        """Windows of one length as the model reads them: (windows, wordpieces + 2)."""
+        out = np.empty((len(windows), len(windows[0].pieces) + 2), dtype=np.int64)
+        out[:, 0], out[:, -1] = self.first, self.last
+        for row, window in zip(out, windows, strict=True):
+            row[1:-1] = window.pieces
+        return out
 
 
 def window_spans(pieces: int, size: int, overlap: int) -> list[tuple[int, int]]:
@@ -22,27 +74,25 @@ def window_spans(pieces: int, size: int, overlap: int) -> list[tuple[int, int]]:
     if pieces <= size:
         return [(0, pieces)]
     count = -(-(pieces - size) // (size - overlap)) + 1
-    return [
-        (start, start + size) for start in (round(i * (pieces - size) / (count - 1)) for i in range(count))
-    ]
+    starts = (i * (pieces - size) // (count - 1) for i in range(count))
+    return [(start, start + size) for start in starts]
 
 
-def batches(lengths: NDArray[np.int64], tokens: int) -> Iterator[NDArray[np.int64]]:
-    """Rows of `lengths` in groups of one length, each of at most `tokens` tokens (but at least one row).
+def batches(windows: Sequence[Window], tokens: int) -> Iterator[list[Window]]:
+    """Windows in groups of one length, long ones first, each of at most `tokens` wordpieces (or one window).
 
-    Groups of one length need no padding and no mask, so that what is computed for a row does not depend on
-    which others are with it.
+    Groups of one length need no padding and no mask, so that what is computed for a window does not depend
+    on which others are with it.
     """
+    lengths = np.array([len(window.pieces) for window in windows], dtype=np.int64)
     order = np.argsort(-lengths, kind="stable")
-    starts = np.flatnonzero(np.r_[True, np.diff(lengths[order]) != 0])
-    for group in np.split(order, starts[1:]) if len(order) else []:
-        rows = max(1, tokens // max(1, int(lengths[group[0]])))
-        for start in range(0, len(group), rows):
-            yield group[start : start + rows]
-
-
-def pieces(tokenizer: Any, texts: Sequence[str]) -> list[NDArray[np.int32]]:
-    """The wordpiece ids of texts, without the special ones."""
-    return [
-        np.array(e.ids, dtype=np.int32) for e in tokenizer.encode_batch_fast(texts, add_special_tokens=False)
-    ]
+    group: list[Window] = []
+    for row in order:
+        window = windows[row]
+        size = len(window.pieces)
+        if group and (len(group[0].pieces) != size or (len(group) + 1) * (size + 2) > tokens):
+            yield group
+            group = []
+        group.append(window)
+    if group:
+        yield group

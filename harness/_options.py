@@ -1,0 +1,168 @@
+"""The words of the command line: arguments, options and examples of the verbs, as `--help` shows them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+__all__ = [
+    "EPILOG",
+    "STORY",
+    "AsJson",
+    "CollectionName",
+    "CollectionOption",
+    "Files",
+    "FilledFile",
+    "HolesDepth",
+    "LabelerNames",
+    "LedgerFolder",
+    "LintQrels",
+    "Measures",
+    "Mode",
+    "Neighbours",
+    "PerTopic",
+    "Pipelines",
+    "PoolDepth",
+    "QrelsFile",
+    "RunDepth",
+    "RunFiles",
+    "RunFolder",
+    "Word",
+]
+
+STORY = "Fill the holes of a test collection, and say what rests on the filling."
+
+EPILOG = {
+    "": """\
+On your own files:
+  stopgap holes runs/*.run.gz --qrels qrels.txt --depth 10
+  stopgap fill runs/*.run.gz --qrels qrels.txt --collection DIR --labeler minilm --out filled.qrels
+  stopgap measure runs/*.run.gz --qrels filled.qrels -m nDCG@10 -m AP
+
+Exit codes:
+  0  done
+  2  bad input or usage
+  4  finished, but some pairs got no label and stay holes""",
+    "collections": """\
+Examples:
+  stopgap collections
+  stopgap collections msmarco-passage/trec""",
+    "lint": """\
+Examples:
+  stopgap lint runs/*.run.gz --qrels qrels.txt
+  stopgap lint qrels.txt
+
+Exit codes:
+  0  no errors, perhaps warnings
+  2  errors""",
+    "retrieve": """\
+Examples:
+  stopgap retrieve demo bm25 hybrid --out runs
+  stopgap retrieve path/to/collection mypipelines:reranked --depth 100 --out runs""",
+    "holes": """\
+judged@K is judged / min(K, retrieved), averaged over the topics of the qrels.
+
+Example:
+  stopgap holes runs/*.run.gz --qrels qrels.txt --depth 10""",
+    "fill": """\
+A judgment is never changed. Labels are calibrated before they fill. Column 2 of the written file
+says who graded: 0 a human, 1 a labeler; F.parquet beside it keeps expected gains and distributions.
+After a stop the same command goes on: what the labeler has answered is not asked again.
+
+Example:
+  stopgap fill runs/*.run.gz --qrels qrels.txt --collection DIR --labeler minilm --out filled.qrels
+
+Exit codes:
+  0  every hole has a label
+  2  bad input or usage; nothing was written
+  4  written, but some pairs got no label and stay holes""",
+    "measure": """\
+Measures are written as in ir-measures: nDCG@10, nDCG(dcg='exp-log2')@10, AP, AP(rel=2), RR@10, P@5,
+R@1000, Success@1, RBP(p=0.8), Judged@10, Bpref, Rprec, and whatever else its providers compute.
+A topic that a run lacks counts 0. labeled_share is the share of the top k that carries a labeler's grade;
+by_labels, behind a score, is the share of that score that labeled documents bring.
+
+Example:
+  stopgap measure runs/*.run.gz --qrels filled.qrels -m nDCG@10 -m AP""",
+}
+"""What stands below the options, by verb."""
+
+# Of several verbs.
+RunFiles = Annotated[
+    list[str], typer.Argument(metavar="RUN...", help="Runs: TREC text (plain, .gz, .zst) or .parquet.")
+]
+QrelsFile = Annotated[
+    str,
+    typer.Option(
+        "--qrels", metavar="Q", help="Qrels: TREC text or .parquet; 'demo' for the embedded collection's."
+    ),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of a table.")]
+
+# collections
+Word = Annotated[str, typer.Argument(metavar="[WORD]", help="Show the ir_datasets ids that contain it.")]
+
+# lint
+Files = Annotated[list[str], typer.Argument(metavar="FILE...", help="Runs and qrels, in any order.")]
+LintQrels = Annotated[
+    str | None, typer.Option("--qrels", metavar="Q", help="Compare the topics of the runs with this file's.")
+]
+
+# retrieve
+CollectionName = Annotated[
+    str, typer.Argument(metavar="COLLECTION", help="A folder, 'demo', or irds:ID (see stopgap collections).")
+]
+Pipelines = Annotated[
+    list[str],
+    typer.Argument(
+        metavar="PIPELINE...",
+        help="bm25, qld, dense, hybrid, bm25+rerank, or module:object for a PyTerrier transformer.",
+    ),
+]
+RunFolder = Annotated[
+    Path, typer.Option("--out", metavar="DIR", help="Folder for NAME.run.gz and its metadata twin.")
+]
+RunDepth = Annotated[int, typer.Option("--depth", metavar="N", min=1, help="Documents kept for each topic.")]
+
+# holes
+HolesDepth = Annotated[int, typer.Option("--depth", metavar="K", min=1, help="Ranks of each run that count.")]
+
+# fill
+CollectionOption = Annotated[
+    str, typer.Option("--collection", metavar="C", help="Where the texts are: a folder, 'demo', or irds:ID.")
+]
+LabelerNames = Annotated[
+    list[str],
+    typer.Option(
+        "--labeler", metavar="L", help="minilm, lookup:FILE, ... (see stopgap labelers); repeat to stack."
+    ),
+]
+FilledFile = Annotated[
+    Path, typer.Option("--out", metavar="F", help="Filled qrels to write: TREC text or .parquet.")
+]
+PoolDepth = Annotated[
+    int, typer.Option("--depth", metavar="K", min=1, help="Ranks of each run that are pooled.")
+]
+Mode = Annotated[
+    Literal["holes", "pool"],
+    typer.Option(
+        "--mode",
+        metavar="holes|pool",
+        help="Label the holes; or the whole pool, and leave the judgments out of the file.",
+    ),
+]
+Neighbours = Annotated[
+    Literal["on", "off"],
+    typer.Option("--neighbours", metavar="on|off", help="Use the topic's judgments of similar documents."),
+]
+LedgerFolder = Annotated[
+    str, typer.Option("--ledger", metavar="DIR", help="Where the labeler's answers are kept.")
+]
+
+# measure
+Measures = Annotated[
+    list[str] | None, typer.Option("-m", metavar="M", help="A measure; repeat for more. [default: nDCG@10]")
+]
+PerTopic = Annotated[bool, typer.Option("--per-topic", help="Also show the value of every topic.")]
