@@ -275,7 +275,7 @@ def _fitted(pool: Pool, neighbours: bool, seed: int) -> Calibrator:
 
 
 def _suited(calibrator: Calibrator, pool: Pool) -> Calibrator:
-    """The calibrator, if it speaks of this pool's grades and signals."""
+    """The calibrator, if it fits this pool's grades and signals."""
     columns = tuple(c.name for c in pool.columns)
     if calibrator.grades != pool.grades or calibrator.columns != columns:
         raise CalibrationError(

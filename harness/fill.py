@@ -75,7 +75,7 @@ def fill(
         2405.05600).
     neighbours: let a topic's judgments speak about its other documents.
     ledger: where labelers' signals are kept; None: nowhere.
-    calibrator: one fitted elsewhere, for a collection without judgments.
+    calibrator: one fitted elsewhere. With it, empty qrels are filled on every topic of the runs.
 
     Raises
     ------
@@ -89,7 +89,9 @@ def fill(
         raise UsageError("no labeler given. Next: stopgap labelers")
     labelers = [load(s, collection.grades) if isinstance(s, str) else s for s in specs]
     judged = check(qrels, QRELS, "qrels").filter(pl.col("assessor") == "human")
-    pooled = make_pool(runs, depth).join(qrels.select("query_id").unique(), on="query_id", how="semi")
+    pooled = make_pool(runs, depth)
+    if qrels.height:
+        pooled = pooled.join(qrels.select("query_id").unique(), on="query_id", how="semi")
     unjudged = find_holes(runs, judged, depth).sort(_KEYS) if judged.height else pooled.sort(_KEYS)
     wanted = unjudged if mode == "holes" else pl.concat([pooled, judged.select(_KEYS)]).unique().sort(_KEYS)
     if not wanted.height:

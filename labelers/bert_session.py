@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import tempfile
 from collections.abc import Callable
@@ -44,7 +45,8 @@ def session(weights: Path, digest: str, config: dict[str, Any]) -> Any:
     folder, made_by = cache_dir("models"), f"{BUILDER} {ort.__version__}"
     # Asked anew each time, for machines that differ may share a cache.
     kind = "int8" if _int8_is_exact(ort, folder / f"probe-{_short(made_by)}.onnx") else "float32"
-    file = folder / f"bert-{_short(f'{digest} {made_by}')}-{kind}.onnx"
+    decides = json.dumps([digest, config, made_by], sort_keys=True)
+    file = folder / f"bert-{_short(decides)}-{kind}.onnx"
     return _kept(ort, file, lambda: build(_tensors(weights), config, exact=kind == "float32"))
 
 

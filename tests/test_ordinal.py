@@ -74,10 +74,10 @@ def test_gradient_of_the_evidence(size: int, kernels: int, monkeypatch: pytest.M
 def test_without_kernels_it_is_the_proportional_odds_model() -> None:
     ordinal_model = pytest.importorskip("statsmodels.miscmodels.ordinal_model")
     rng = np.random.default_rng(7)
-    x = rng.normal(size=(600, 2))
+    x = rng.normal(size=(300, 2))
     y = drawn(rng, x @ [1.2, -0.7])
     flat = Priors(np.zeros(2), np.full(2, 1e-9), np.zeros(0))
-    parts = [Evidence(x[i : i + 100], y[i : i + 100], []) for i in range(0, 600, 100)]
+    parts = [Evidence(x[i : i + 50], y[i : i + 50], []) for i in range(0, 300, 50)]
     ours = fit(parts, 4, flat, iterations=100)
     model = ordinal_model.OrderedModel(y, x, distr="logit")
     theirs = model.fit(method="bfgs", disp=False)
