@@ -22,16 +22,17 @@ if TYPE_CHECKING:
 __all__ = ["session"]
 
 
-def session(weights: Path, digest: str, config: dict[str, Any]) -> Any:
+def session(weights: Path, digest: str, config: dict[str, Any], *, exact: bool) -> Any:
     """An onnxruntime session from input_ids (rows, length) to states (rows, length, width), on one thread.
 
-    Runs of one session may overlap: threads are the caller's. The model is in int8, or in float32 where this
-    processor's int8 kernel is not exact. It is built at the first call on a machine (a few seconds), and read
-    from the cache at the others.
+    Runs of one session may overlap: threads are the caller's. The model is in int8, or in float32 if asked
+    for or where this processor's int8 kernel is not exact. It is built at the first call on a machine (a few
+    seconds), and read from the cache at the others.
 
     Parameters
     ----------
     weights: a BERT encoder's model.safetensors. digest: its sha256. config: its config.json.
+    exact: float32.
 
     Raises
     ------
@@ -44,10 +45,11 @@ def session(weights: Path, digest: str, config: dict[str, Any]) -> Any:
         raise MissingExtra("onnxruntime", "slm") from exc
     folder, made_by = cache_dir("models"), f"{BUILDER} {ort.__version__}"
     # Asked anew each time, for machines that differ may share a cache.
-    kind = "int8" if _int8_is_exact(ort, folder / f"probe-{_short(made_by)}.onnx") else "float32"
+    exact = exact or not _int8_is_exact(ort, folder / f"probe-{_short(made_by)}.onnx")
+    kind = "float32" if exact else "int8"
     decides = json.dumps([digest, config, made_by], sort_keys=True)
     file = folder / f"bert-{_short(decides)}-{kind}.onnx"
-    return _kept(ort, file, lambda: build(_tensors(weights), config, exact=kind == "float32"))
+    return _kept(ort, file, lambda: build(_tensors(weights), config, exact=exact))
 
 
 def _int8_is_exact(ort: Any, file: Path) -> bool:

@@ -38,7 +38,7 @@ __all__ = ["Encoder", "MiniLM"]
 
 _MINILM = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
 """sha256 of all-MiniLM-L6-v2's own model.safetensors."""
-_CODE = "3"
+_CODE = "4"
 """Changes with everything, besides the graph, that changes a vector or a feature."""
 _TOKENS = 400  # of a batch: more do not fit the processor's cache, fewer leave it idle
 _TEXTS = 1024  # that are held as wordpieces at a time
@@ -62,11 +62,12 @@ def MiniLM(argument: str | None, grades: dict[int, str]) -> Encoder:  # noqa: N8
 
 
 class Encoder:
-    """Vectors of texts, their cosine, and token-level interactions, from a frozen BERT encoder in int8.
+    """Vectors of texts, their cosine, and token-level interactions, from a frozen BERT encoder.
 
     A text that is longer than the model's window (256 tokens for `minilm`) is read in windows that overlap by
     a quarter or more. Its vector is the unit mean of its windows' unit vectors; the score of a pair is the
-    cosine of the query's vector with the best window's. A query is what its first window shows.
+    cosine of the query's vector with the best window's. In a signal, the query is what its first window
+    shows, in float32; everything else is in int8.
 
     What comes out for a text depends on this text alone: not on the others in the call, their order, or the
     number of threads. The model is loaded at the first text; until then its files are only hashed.
@@ -113,8 +114,12 @@ class Encoder:
         return Wordpieces(self.folder.path / "tokenizer.json")
 
     @cached_property
-    def _session(self) -> Any:
-        return session(self.folder.weights, self._digest, self.folder.config)
+    def _fast(self) -> Any:
+        return session(self.folder.weights, self._digest, self.folder.config, exact=False)
+
+    @cached_property
+    def _exact(self) -> Any:
+        return session(self.folder.weights, self._digest, self.folder.config, exact=True)
 
     def embed(self, texts: Sequence[str]) -> Floats:
         """Vectors of unit length, one row a text, long ones by windows: (n, dimension)."""
@@ -166,7 +171,8 @@ class Encoder:
         def view(window: Window, states: Floats) -> QueryView:
             return QueryView(unit(states[1:-1]), window.pieces, self._vector(states))
 
-        read = self._read(queries, view)
+        # Queries are few and short, and each is in the scores of a whole pool.
+        read = self._read(queries, view, exact=True)
         return {query: windows[0] for query, (_, windows) in zip(queries, read, strict=True)}
 
     def _vector(self, states: Floats) -> Floats:
@@ -174,14 +180,16 @@ class Encoder:
         return unit(states[0] if self.folder.pooling == "cls" else states.mean(axis=0))
 
     def _read(
-        self, texts: Sequence[str], look_at: Callable[[Window, Floats], _Seen]
+        self, texts: Sequence[str], look_at: Callable[[Window, Floats], _Seen], *, exact: bool = False
     ) -> Iterator[tuple[int, list[_Seen]]]:
         """For each text, its number of wordpieces and what look_at(window, states) returns for its windows.
 
         Batches run side by side, one thread each, and what they return is put back into order.
         """
+        if not texts:
+            return
         with self._loading:
-            words, run = self._wordpieces, self._session.run
+            words, run = self._wordpieces, (self._exact if exact else self._fast).run
 
         def work(batch: list[Window]) -> list[tuple[int, int, _Seen]]:
             states = run(["states"], {"input_ids": words.feed(batch)})[0]

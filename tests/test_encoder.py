@@ -188,8 +188,11 @@ def test_signals_keep_to_the_protocol(minilm: Encoder):
     assert found["labeler"].unique().to_list() == [f"minilm@{minilm.fingerprint[:8]}"]
     assert found["probs"].null_count() == pairs.height
     np.testing.assert_array_equal(found["vector"].to_numpy(), minilm.embed(pairs["text"].to_list()))
-    cosine = (minilm.embed(pairs["query"].to_list()) * found["vector"].to_numpy()).sum(1)
-    np.testing.assert_allclose(found["score"], cosine, atol=1e-6)
+    queries = Reference(minilm.folder).vectors(TEXTS[:2])[
+        pairs["query"].cast(pl.Enum(TEXTS[:2])).to_physical()
+    ]
+    cosine = (queries * found["vector"].to_numpy()).sum(1)
+    np.testing.assert_allclose(found["score"], cosine, atol=1e-5)
 
 
 def test_duplicates_and_missing_texts_have_their_rows(minilm: Encoder):
@@ -215,10 +218,10 @@ def test_features_say_what_they_are_named_for(minilm: Encoder):
     assert feature(found, "cosine") == found["score"].to_list()
     for name in ("cosine", "match_mean", "match_min", "back_top3", "terms_share", "terms_all"):
         near, far, same = feature(found, name)
-        assert far < near <= same + 1e-6, name
+        assert far < near <= same + 1e-3, name
     assert feature(found, "terms_all") == [1, 0, 1]
     assert feature(found, "terms_share")[1] == 0
-    assert feature(found, "match_mean")[2] == pytest.approx(1, abs=1e-5)
+    assert feature(found, "match_mean")[2] == pytest.approx(1, abs=1e-2)
     assert feature(found, "log_query") == pytest.approx([np.log(4)] * 3)
 
 
@@ -322,7 +325,7 @@ def test_int8_products_are_checked_on_this_machine(monkeypatch: pytest.MonkeyPat
     np.testing.assert_allclose(given, Reference(find(str(small))).vectors(["one two three"]), atol=2e-6)
 
 
-@pytest.mark.parametrize(("package", "part"), [("onnxruntime", "_session"), ("tokenizers", "_wordpieces")])
+@pytest.mark.parametrize(("package", "part"), [("onnxruntime", "_fast"), ("tokenizers", "_wordpieces")])
 def test_a_missing_package_says_its_extra(
     package: str, part: str, small: Path, monkeypatch: pytest.MonkeyPatch
 ):

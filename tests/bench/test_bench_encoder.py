@@ -1,4 +1,5 @@
-"""The embedded labeler beside sentence-transformers with the same weights in float32 (torch), on real passages.
+"""The embedded labeler beside sentence-transformers with the same weights in float32, on real passages.
+passages.
 
 Both see each distinct text once, on the same two processors, in turn; a ratio is one of medians. Ours gives
 features and vectors as well. sentence-transformers sorts texts by length by itself.
@@ -126,6 +127,7 @@ def test_grades_that_int8_and_batches_turn(passages: Collection, monkeypatch, ca
     with capsys.disabled():
         sys.stdout.write(
             f"\n{left.height} grades: {turned:.4f} turned by int8; vectors' cosine with float32 mean "
-            f"{cosine.mean():.5f}, least {cosine.min():.5f}; score off by {score.mean():.5f}, most {score.max():.5f}\n"
+            f"{cosine.mean():.5f}, least {cosine.min():.5f}; "
+            f"score off by {score.mean():.5f}, most {score.max():.5f}\n"
         )
     assert turned <= 0.01
