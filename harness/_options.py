@@ -10,15 +10,19 @@ import typer
 __all__ = [
     "EPILOG",
     "STORY",
+    "All",
     "AsJson",
     "CollectionName",
     "CollectionOption",
+    "Compared",
+    "Correction",
     "Files",
     "FilledFile",
     "HolesDepth",
     "LabelerNames",
     "LedgerFolder",
     "LintQrels",
+    "Margins",
     "Measures",
     "Mode",
     "Neighbours",
@@ -29,6 +33,8 @@ __all__ = [
     "RunDepth",
     "RunFiles",
     "RunFolder",
+    "Seed",
+    "Slices",
     "Word",
 ]
 
@@ -39,11 +45,13 @@ EPILOG = {
 On your own files:
   stopgap holes runs/*.run.gz --qrels qrels.txt --depth 10
   stopgap fill runs/*.run.gz --qrels qrels.txt --collection DIR --labeler minilm --out filled.qrels
-  stopgap measure runs/*.run.gz --qrels filled.qrels -m nDCG@10 -m AP
+  stopgap compare base.run.gz candidate.run.gz --qrels filled.qrels -m nDCG@10 -m AP
 
 Exit codes:
-  0  done
+  0  done, or passed
+  1  the gate failed
   2  bad input or usage
+  3  inconclusive
   4  finished, but some pairs got no label and stay holes""",
     "collections": """\
 Examples:
@@ -86,6 +94,21 @@ by_labels, behind a score, is the share of that score that labeled documents bri
 
 Example:
   stopgap measure runs/*.run.gz --qrels filled.qrels -m nDCG@10 -m AP""",
+    "compare": """\
+One word for each measure: better or worse (the 95 % interval leaves out 0 and the corrected p is below
+0.05), equivalent (the interval lies within --margin, or nothing differs), inconclusive. The interval is
+over topics drawn anew and, with filled qrels, over what the labels may get wrong. bounds: what any grades
+for the unjudged documents could make of the difference.
+
+Examples:
+  stopgap compare base.run candidate.run --qrels filled.qrels -m nDCG@10 -m AP
+  stopgap compare base.run a.run b.run --qrels filled.qrels --margin 0.01 --slices topics.tsv
+  stopgap compare runs/*.run.gz --qrels qrels.txt --all
+
+Exit codes:
+  0  every verdict is better, worse or equivalent
+  2  bad input or usage
+  3  a verdict is inconclusive""",
 }
 """What stands below the options, by verb."""
 
@@ -166,3 +189,29 @@ Measures = Annotated[
     list[str] | None, typer.Option("-m", metavar="M", help="A measure; repeat for more. [default: nDCG@10]")
 ]
 PerTopic = Annotated[bool, typer.Option("--per-topic", help="Also show the value of every topic.")]
+
+# compare
+Compared = Annotated[
+    list[str],
+    typer.Argument(metavar="BASE CANDIDATE...", help="Runs: TREC text (plain, .gz, .zst) or .parquet."),
+]
+Margins = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--margin", metavar="X|M=X", help="Differences up to X do not matter; for one measure: nDCG@10=0.01."
+    ),
+]
+Correction = Annotated[
+    Literal["holm", "bonferroni", "fdr", "none"],
+    typer.Option(
+        "--correction",
+        metavar="NAME",
+        help="Of p over measures, candidates and slices: holm, bonferroni, fdr, none.",
+    ),
+]
+Slices = Annotated[
+    Path | None,
+    typer.Option("--slices", metavar="F", help="Tab-separated: query_id and columns to slice the topics by."),
+]
+All = Annotated[bool, typer.Option("--all", help="Compare every run with every other, in groups.")]
+Seed = Annotated[int, typer.Option("--seed", metavar="N", min=0, help="Of everything random.")]

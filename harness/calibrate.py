@@ -10,20 +10,20 @@ the most.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from hashlib import sha256
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from harness.errors import CalibrationError, InputError
+from harness.calibrator import Calibrator
+from harness.errors import CalibrationError
 from harness.evidence import Floats, Ints, Pool, read_pool
 from harness.frames import LABELS
+from harness.gains import SHIFTS
 from harness.grading import hard_grades, plain, quality, tempered, thresholds
 from harness.kernels import STARTS, STARTS_WITHOUT_VECTORS, Space
 from harness.ordinal import (
@@ -35,8 +35,9 @@ from harness.ordinal import (
     leave_one_out,
     posterior,
 )
+from harness.selection import NOTHING, Shift, estimate, moved
 
-__all__ = ["Calibrated", "Calibrator", "calibrate"]
+__all__ = ["Calibrated", "calibrate"]
 
 NEAR_DUPLICATE = 0.97
 """Cosine from which a judged document counts as a near-duplicate of a hole."""
@@ -44,81 +45,12 @@ _FIT_ROWS, _FIT_TOPIC, _FIT_TOPICS, _MOST_JUDGED = 2400, 64, 150, 1000
 
 
 @dataclass(frozen=True)
-class Calibrator:
-    """A fitted calibration: it labels the pool it was fitted on, or another collection's on the same scale.
-
-    `columns` are the signals it wants, `center` and `scale` standardise them; `weights`, `cuts`,
-    `amplitudes` are the model's; `temper` (a factor and cuts) is what leaving one out taught about its
-    confidence; `thresholds` cut expected gains into hard grades for topics with judgments,
-    `thresholds_bare` for those without.
-    """
-
-    grades: tuple[int, ...]
-    labelers: tuple[str, ...]
-    columns: tuple[str, ...]
-    kernels: tuple[str, ...]
-    center: tuple[float, ...]
-    scale: tuple[float, ...]
-    weights: tuple[float, ...]
-    cuts: tuple[float, ...]
-    amplitudes: tuple[float, ...]
-    temper: tuple[float, ...]
-    thresholds: tuple[float, ...]
-    thresholds_bare: tuple[float, ...]
-    judgments: int
-    judgments_hash: str
-    seed: int
-
-    @property
-    def fingerprint(self) -> str:
-        """A digest of the judgments, the signals' labelers, the seed and all that was fitted."""
-        return sha256(self.to_json().encode()).hexdigest()
-
-    def to_json(self) -> str:
-        """The calibrator as one JSON object; it holds no text and no single judgment."""
-        return json.dumps(asdict(self), indent=1)
-
-    @classmethod
-    def read(cls, path: str | Path) -> Calibrator:
-        """Read what `to_json` wrote.
-
-        Raises
-        ------
-        InputError: the file is missing or is no calibrator.
-        """
-        try:
-            given: Any = json.loads(Path(path).read_text(encoding="utf-8"))
-            values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in given.items()}
-            made = cls(**values)
-            if not made._fits():
-                raise ValueError("its parts do not fit together")
-        except (OSError, ValueError, TypeError, AttributeError) as exc:
-            raise InputError(
-                path, None, f"is no calibrator ({exc})", "Next: name a file that `fill` wrote"
-            ) from exc
-        return made
-
-    def _fits(self) -> bool:
-        """Whether the parts have the lengths that belong together, and hold finite numbers."""
-        columns, cuts = len(self.columns), len(self.grades) - 1
-        parts = [
-            (self.center, columns), (self.scale, columns), (self.weights, columns), (self.cuts, cuts),
-            (self.amplitudes, len(self.kernels)), (self.thresholds, cuts), (self.thresholds_bare, cuts),
-            (self.temper, cuts + 1 if self.temper else 0),
-        ]  # fmt: skip
-        return (
-            set(self.kernels) <= set(STARTS)
-            and all(len(part) == n for part, n in parts)
-            and bool(np.isfinite([self.seed, *(v for part, _ in parts for v in part)]).all())
-        )
-
-
-@dataclass(frozen=True)
 class Calibrated:
     """LABELS for every pair that has a signal or a reason, the calibrator, and a report of how well it does.
 
-    `labels` has two columns more than LABELS: `nearest`, the judged document of the topic most like this
-    one, and `similarity`, their cosine (null without vectors or judgments).
+    `labels` has four columns more than LABELS: `nearest`, the judged document of the topic most like this
+    one, and `similarity`, their cosine (null without vectors or judgments); `shift_all` and `shift_topic`,
+    how far errors of labels go together (`harness.draws`).
     """
 
     labels: pl.DataFrame
@@ -133,6 +65,7 @@ def calibrate(
     *,
     neighbours: bool = True,
     calibrator: Calibrator | None = None,
+    found_once: pl.DataFrame | None = None,
     seed: int = 0,
 ) -> Calibrated:
     """Label every pair of the signals.
@@ -147,6 +80,9 @@ def calibrate(
         rests on its own judgment.
     calibrator: one fitted elsewhere (another collection on the same scale, the same labelers), instead of
         fitting here.
+    found_once: query_id, doc_id, run: pairs that one run alone has in its top. The judged ones among them
+        show how labels of holes err (`harness.selection`); without them, and without a calibrator from
+        elsewhere, labels are not moved.
     seed: chooses the pairs that the parameters are fitted on where there are more than needed.
 
     Raises
@@ -160,7 +96,9 @@ def calibrate(
     # Many small matrices: threads cost more than they bring, and would change the last digits. The limit
     # holds for the libraries that are loaded when it is set, hence the import above.
     with threadpool_limits(1):
-        return _calibrate(read_pool(signals, human, grades), signals, neighbours, calibrator, seed)
+        return _calibrate(
+            read_pool(signals, human, grades), signals, neighbours, calibrator, found_once, seed
+        )
 
 
 def _calibrate(
@@ -168,6 +106,7 @@ def _calibrate(
     signals: Sequence[pl.DataFrame],
     neighbours: bool,
     calibrator: Calibrator | None,
+    found_once: pl.DataFrame | None,
     seed: int,
 ) -> Calibrated:
     model = _fitted(pool, neighbours, seed) if calibrator is None else _suited(calibrator, pool)
@@ -189,14 +128,31 @@ def _calibrate(
     else:
         informed = replace(informed, probs=_probs(model, informed, tempered=True))
     probs = np.where(informed.told[:, None], informed.probs, bare.probs)
+    if calibrator is None:
+        shift = _selection(pool, judged, probs, found_once)
+        model = replace(model, offset=shift.offset, shift_all=shift.all, shift_topic=shift.topic)
+    unjudged = pool.grade < 0
+    probs[unjudged] = moved(probs[unjudged], model.offset)
     hard = np.where(
         informed.told,
-        hard_grades(informed.probs, model.thresholds, pool.grades),
-        hard_grades(bare.probs, model.thresholds_bare, pool.grades),
+        hard_grades(probs, model.thresholds, pool.grades),
+        hard_grades(probs, model.thresholds_bare, pool.grades),
     )
     labels = _labels(pool, model, probs, hard, informed, signals)
     report = _report(pool, model, judged, (probs[judged], hard[judged]), informed, bare, labels)
     return Calibrated(labels, model, report)
+
+
+def _selection(
+    pool: Pool, judged: npt.NDArray[np.bool_], probs: Floats, found_once: pl.DataFrame | None
+) -> Shift:
+    """How far left-out labels of judged documents that one run alone found are from their judgments."""
+    if found_once is None:
+        return NOTHING
+    run = pool.pairs.join(found_once, on=["query_id", "doc_id"], how="left", maintain_order="left")["run"]
+    rows = np.flatnonzero(judged & run.is_not_null().to_numpy())
+    groups = [s.gather(rows).rank("dense").to_numpy().astype(np.int64) for s in (run, pool.pairs["query_id"])]
+    return estimate(probs[rows], pool.grade[rows], *groups)
 
 
 @dataclass(frozen=True)
@@ -246,6 +202,9 @@ def _fitted(pool: Pool, neighbours: bool, seed: int) -> Calibrator:
         temper=(),
         thresholds=(),
         thresholds_bare=(),
+        offset=NOTHING.offset,
+        shift_all=NOTHING.all,
+        shift_topic=NOTHING.topic,
         judgments=len(y),
         judgments_hash=_hash(pool, rows),
         seed=seed,
@@ -379,6 +338,8 @@ def _labels(
         pl.lit(name).alias("labeler"),
         near,
         pl.Series("similarity", informed.similarity.astype(np.float32)).fill_nan(None),
+        pl.lit(model.shift_all, pl.Float32).alias("shift_all"),
+        pl.lit(model.shift_topic, pl.Float32).alias("shift_topic"),
     )
     empty = [c for c in frame.columns if c not in (*keys, "labeler")]
     frame = frame.with_columns(pl.when(heard).then(pl.col(c)).otherwise(None).alias(c) for c in empty)
@@ -386,7 +347,7 @@ def _labels(
     frame = frame.with_columns(
         reason=pl.when(heard).then(None).otherwise(pl.col("reason").fill_null("no signal"))
     )
-    return frame.select([*LABELS, "nearest", "similarity"])
+    return frame.select([*LABELS, "nearest", "similarity", *SHIFTS])
 
 
 def _report(
@@ -412,6 +373,9 @@ def _report(
         "near_duplicates": near,
         "duplicates_graded_alike": _alike(pool, informed, judged),
         "fingerprint": model.fingerprint,
+        "offset": model.offset,
+        "shift_all": model.shift_all,
+        "shift_topic": model.shift_topic,
     }
     if judged.sum() >= 2 and len(set(pool.grade[judged].tolist())) > 1:
         y = pool.grade[judged]

@@ -29,8 +29,9 @@ if TYPE_CHECKING:
 
 __all__ = ["app", "main"]
 
-BAD_INPUT, UNLABELED = 2, 4
-"""Exit codes: bad input or usage; finished, but some pairs got no label and stay holes."""
+FAILED, BAD_INPUT, INCONCLUSIVE, UNLABELED = 1, 2, 3, 4
+"""Exit codes: the gate failed; bad input or usage; inconclusive; finished, but some pairs got no label and
+stay holes."""
 INTERRUPTED, BROKEN_PIPE = 130, 141
 """Exit codes where Ctrl-C or a closed pipe ended the command: 128 and the signal's number, as in shells."""
 
@@ -224,6 +225,61 @@ def measure(
     _show(as_json, whole, columns, rows, measure_notes(found.runs, len(found.topics), columns))
 
 
+@app.command(cls=Verb, epilog=words.EPILOG["compare"])
+def compare(
+    runs: words.Compared,
+    qrels: words.QrelsFile,
+    measures: words.Measures = None,
+    margin: words.Margins = None,
+    correction: words.Correction = "holm",
+    slices: words.Slices = None,
+    every: words.All = False,
+    seed: words.Seed = 0,
+    as_json: words.AsJson = False,
+) -> None:
+    """Say whether candidates are better than the base, how sure that is, and what it rests on."""
+    from harness import _compared
+    from harness.trec import qrels_grades, run_paths
+
+    paths, judged, grades = run_paths(runs), _qrels(qrels), qrels_grades(qrels)
+    asked = measures or ["nDCG@10"]
+    if every:
+        from harness.groups import compare_all
+
+        if margin or slices:
+            raise UsageError(
+                "--all takes neither --margin nor --slices: every pair is compared on all topics"
+            )
+        groups = compare_all(paths, judged, asked, grades=grades, seed=seed)
+        if as_json:
+            _json({"groups": {m: found.to_json() for m, found in groups.items()}})
+            return
+        for number, found in enumerate(groups.values()):
+            _out("\n" * (number > 0) + _compared.groups_title(found))
+            _table(*_compared.groups_table(found))
+        return
+    from harness.compare import compare as compare_runs
+    from harness.slices import read_slices
+
+    result = compare_runs(
+        paths,
+        judged,
+        asked,
+        grades=grades,
+        margins=_margins(margin or []),
+        correction=correction,
+        slices=read_slices(slices) if slices else None,
+        seed=seed,
+    )
+    if as_json:
+        _json(result.to_json())
+    else:
+        _table(*_compared.table(result))
+        _out(f"\n{_compared.notes(result)}")
+    if "inconclusive" in result.verdicts:
+        raise typer.Exit(INCONCLUSIVE)
+
+
 # -- input ---------------------------------------------------------------------------------------------------
 
 
@@ -249,6 +305,21 @@ def _qrels(spec: str) -> pl.DataFrame:
     from harness.trec import read_qrels
 
     return read_qrels(spec)
+
+
+def _margins(given: Sequence[str]) -> float | dict[str, float] | None:
+    """`0.01` for all measures, or `nDCG@10=0.01` for one."""
+    margins: dict[str, float] = {}
+    for text in given:
+        measure, _, number = text.rpartition("=")
+        try:
+            margins[measure] = float(number)
+        except ValueError:
+            hint = "as in --margin 0.01, --margin nDCG@10=0.01"
+            raise UsageError(f"--margin {text!r} is no number; {hint}") from None
+    if "" in margins and len(margins) > 1:
+        raise UsageError("--margin: one for all measures, or one for each; not both")
+    return margins.get("", margins or None)
 
 
 def _writable(out: Path, qrels: str) -> None:

@@ -22,7 +22,7 @@ from harness.errors import MissingExtra
 from harness.fill import Filled, fill
 from harness.frames import Runs
 from harness.labeling import Labeler, Progress
-from harness.measure import Measurement, measure
+from harness.measure import Measurement
 from harness.pool import summary
 from harness.retrieve import retrieve
 
@@ -93,9 +93,9 @@ def story(
     )
     yield _labels(collection, runs, filled, str(labeler), time.monotonic() - started)
     ways = {"zeros": known, "labels": filled.qrels, "assessors": truth}
-    scores = {way: measure(runs, qrels, MEASURES) for way, qrels in ways.items()}
-    verdicts = {way: compare(found.per_topic, BASE, CANDIDATE) for way, found in scores.items()}
-    yield _scores(scores["labels"], verdicts["labels"])
+    compared = {way: compare(runs, qrels, MEASURES, base=BASE) for way, qrels in ways.items()}
+    verdicts = {way: found.found[CANDIDATE] for way, found in compared.items()}
+    yield _scores(compared["labels"].measurement, verdicts["labels"])
     yield _check(verdicts, filled, truth)
     yield _next()
 
@@ -180,13 +180,13 @@ def _check(verdicts: Mapping[str, Mapping[str, Comparison]], filled: Filled, tru
             one = by_measure[name]
             scores = (_number(one.base), _number(one.candidate), f"{one.delta:+.3f}")
             interval = f"{one.ci[0]:+.3f} to {one.ci[1]:+.3f}"
-            rows.append((name, way, *scores, interval, f"{one.p:.4f}", one.verdict))
+            rows.append((name, way, *scores, interval, f"{one.p_adjusted:.4f}", one.verdict))
     notes = [_outcome(name, {way: found[name] for way, found in verdicts.items()}) for name in MEASURES]
     notes.append(_accuracy(filled, truth))
     notes.append(
         f"{CANDIDATE} and {LABELER} share an encoder, which can flatter {CANDIDATE}: on your own data, prefer"
-        " a labeler that has nothing in common with what it judges. The intervals are about topics; what the"
-        " labels may get wrong is not in them."
+        " a labeler that has nothing in common with what it judges. The interval with labels contains what"
+        " they may get wrong together."
     )
     return Step("The check", _wrapped(text), columns, tuple(rows), "\n".join(map(_wrapped, notes)))
 
@@ -231,6 +231,7 @@ def _next() -> Step:
         f"stopgap holes RUN... --qrels QRELS --depth {DEPTH}",
         f"stopgap fill RUN... --qrels QRELS --collection FOLDER --labeler {LABELER} --out filled.qrels",
         f"stopgap measure RUN... --qrels filled.qrels {' '.join(f'-m {m}' for m in MEASURES)}",
+        f"stopgap compare BASE CANDIDATE --qrels filled.qrels {' '.join(f'-m {m}' for m in MEASURES)}",
     )
     return Step("Next, on your own files", "\n".join(f"  {command}" for command in commands))
 

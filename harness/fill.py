@@ -9,12 +9,15 @@ from typing import Any, Literal
 
 import polars as pl
 
-from harness.calibrate import Calibrated, Calibrator, calibrate
+from harness.calibrate import Calibrated, calibrate
+from harness.calibrator import Calibrator
 from harness.collection import Collection
 from harness.errors import UsageError
 from harness.frames import LABELS, QRELS, Runs, check
+from harness.gains import SHIFTS
 from harness.labeling import Labeler, Progress, load, signal_batches
 from harness.ledger import Ledger
+from harness.pool import found_once
 from harness.pool import holes as find_holes
 from harness.pool import pool as make_pool
 
@@ -29,9 +32,10 @@ class Filled:
 
     Attributes
     ----------
-    qrels: QRELS with `probs` (null in assessors' rows), sorted by query_id and doc_id.
-    labels: LABELS, with `nearest` and `similarity`, for the pairs that were to be labeled; `relevance`
-        null, with a reason, where there is none.
+    qrels: QRELS with `probs`, `shift_all` and `shift_topic` (null in assessors' rows; `harness.draws` says
+        what the shifts are), sorted by query_id and doc_id.
+    labels: LABELS, with `nearest`, `similarity` and the shifts, for the pairs that were to be labeled;
+        `relevance` null, with a reason, where there is none.
     summary: `pool`, `holes`, `labeled`, `unlabeled` (reason -> pairs), `model_calls` (pairs a model was
         asked), `cache_hits`, `near_duplicates` (holes whose nearest judged document is almost the same),
         `calibration` (the report of `calibrate`).
@@ -106,7 +110,13 @@ def fill(
         told = _part(progress, number, len(counted), asked.height)
         signals.append(pl.concat(signal_batches(each, batches, ledger=book, progress=told)))
     done = calibrate(
-        signals, judged, list(collection.grades), neighbours=neighbours, calibrator=calibrator, seed=seed
+        signals,
+        judged,
+        list(collection.grades),
+        neighbours=neighbours,
+        calibrator=calibrator,
+        found_once=found_once(runs, depth),
+        seed=seed,
     )
     labels = wanted.join(done.labels, on=_KEYS, how="left", maintain_order="left")
     filled = merge(judged if mode == "holes" else judged.clear(), labels)
@@ -117,14 +127,21 @@ def fill(
 
 
 def merge(judged: pl.DataFrame, labels: pl.DataFrame) -> pl.DataFrame:
-    """QRELS with `probs`: every judgment as it is, and a row for each label whose pair nobody judged."""
+    """QRELS with `probs` and shifts: every judgment as it is, and a row for each label whose pair nobody
+    judged."""
+    if missing := [c for c in SHIFTS if c not in labels.columns]:
+        labels = labels.with_columns(pl.lit(None, pl.Float32).alias(c) for c in missing)
     rows = (
         check(labels, LABELS, "labels")
         .filter(pl.col("relevance").is_not_null())
         .join(judged, on=_KEYS, how="anti")
-        .select(*_KEYS, "relevance", "gain", pl.col("labeler").alias("assessor"), "probs")
+        .select(*_KEYS, "relevance", "gain", pl.col("labeler").alias("assessor"), "probs", *SHIFTS)
     )
-    mine = judged.select(*QRELS).with_columns(pl.lit(None, LABELS["probs"]).alias("probs"))
+    blank = [
+        pl.lit(None, LABELS["probs"]).alias("probs"),
+        *(pl.lit(None, pl.Float32).alias(c) for c in SHIFTS),
+    ]
+    mine = judged.select(*QRELS).with_columns(blank)
     return pl.concat([mine, rows]).sort(_KEYS)
 
 

@@ -8,6 +8,7 @@ kept, so memory grows with the judgments and not with the run.
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TypeVar
@@ -21,12 +22,15 @@ from harness.frames import QRELS, RUN, check
 from harness.ranking import mixed_hash, rank, topic_starts
 from harness.trec_read import Block
 
-__all__ = ["Bools", "Floats", "Hits", "Ints", "Judgments", "View", "blocks", "find", "running_sum"]
+__all__ = ["SHIFTS", "Bools", "Floats", "Hits", "Ints", "Judgments", "View", "blocks", "find", "running_sum"]
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 Bools = npt.NDArray[np.bool_]
 T = TypeVar("T")
+
+SHIFTS = ("shift_all", "shift_topic")
+"""Columns of a filled qrels: how far the labels' errors go together, see `harness.draws`."""
 
 _SLOTS = 16  # filter slots per judgment: about one unjudged document in sixteen passes and is looked up
 _BLOCK = 1 << 17  # rows of a frame that are looked up at once, about
@@ -48,6 +52,9 @@ class Judgments:
     topics: the query ids, sorted by bytes; `index`: query id -> position in `topics`.
     topic, relevance, labeled: one entry a judgment: position in `topics` (ascending), hard grade, whether it
         is a label and not an assessor's.
+    probs: (n, G) over `grades`, rows of NaN where there is no distribution; None if no row has one.
+    shifts: (n, 2), how far a label's error is shared with all other labels and with those of its topic:
+        standard deviations in log-odds, from the columns `SHIFTS`; NaN where nothing is said.
 
     Raises
     ------
@@ -77,12 +84,44 @@ class Judgments:
         self.labeled: Bools = (qrels["assessor"] != "human").to_numpy()
         self._documents = qrels["doc_id"]
         self._gain = _gain(qrels, self.relevance, self.labeled)
-        self._probs, self._grades = _distributions(qrels, self.labeled, grades)
+        self.probs, self.grades = _distributions(qrels, self.labeled, grades)
+        self.shifts = _shifts(qrels)
         self._memo: dict[Hashable, object] = {}
         self._index_keys()
 
     def __len__(self) -> int:
         return len(self.topic)
+
+    def only(self, kept: Bools, topics: Ints) -> Judgments:
+        """The judgments `kept`, which are those of `topics` (positions, ascending). It knows no documents."""
+        made = copy(self)
+        made.topics = [self.topics[i] for i in topics]
+        made.topic = np.searchsorted(topics, self.topic[kept])
+        made.relevance, made.labeled = self.relevance[kept], self.labeled[kept]
+        made._gain, made.shifts, made._memo = self._gain[kept], self.shifts[kept], {}
+        made.probs = None if self.probs is None else self.probs[kept]
+        made.__dict__["scale"] = self.scale  # cached: the scale is that of all judgments
+        return made
+
+    def regraded(self, relevance: Ints) -> Judgments:
+        """The same pairs judged `relevance.shape[0]` times over, every grade an assessor's.
+
+        Topic t of time b stands at b * len(topics) + t, judgment i at b * len(self) + i. It knows no
+        documents: `Hits.repeated` carries the hits of a run over.
+
+        Parameters
+        ----------
+        relevance: (times, n) grades.
+        """
+        made = copy(self)
+        times, topics = len(relevance), len(self.topics)
+        made.topics = self.topics * times
+        made.topic = (np.arange(times)[:, None] * topics + self.topic).ravel()
+        made.relevance = relevance.ravel()
+        made.labeled = np.zeros(made.relevance.shape, dtype=np.bool_)
+        made._gain, made.probs, made._memo = made.relevance.astype(np.float64), None, {}
+        made.__dict__["scale"] = self.scale
+        return made
 
     def memo(self, key: Hashable, make: Callable[[], T]) -> T:
         """`make()`, kept under `key` for the next run."""
@@ -95,7 +134,7 @@ class Judgments:
 
         def make() -> Floats:
             hard = (self.relevance >= rel).astype(np.float64)
-            return self._expected(hard, (self._grades >= rel).astype(np.float64)).clip(0.0, 1.0)
+            return self._expected(hard, (self.grades >= rel).astype(np.float64)).clip(0.0, 1.0)
 
         return self.memo(("relevant", rel), make)
 
@@ -121,7 +160,7 @@ class Judgments:
             if not exponential and mapping is None:
                 return np.maximum(self._gain, 0.0)
             with np.errstate(over="ignore", invalid="ignore"):
-                values = self._expected(of(self.relevance), of(self._grades))
+                values = self._expected(of(self.relevance), of(self.grades))
             if not np.isfinite(values).all():
                 raise UsageError(f"2^grade overflows: the qrels hold the grade {self.relevance.max()}")
             return values
@@ -130,10 +169,10 @@ class Judgments:
 
     def _expected(self, hard: Floats, of_grade: Floats) -> Floats:
         """`hard`, replaced by the expectation of `of_grade` over `probs` where a row has them."""
-        if self._probs is None:
+        if self.probs is None:
             return hard
-        mean = (self._probs * of_grade).sum(axis=1)  # not @: its last bit may hang on the number of threads
-        return np.where(np.isnan(self._probs[:, 0]), hard, mean)
+        mean = (self.probs * of_grade).sum(axis=1)  # not @: its last bit may hang on the number of threads
+        return np.where(np.isnan(self.probs[:, 0]), hard, mean)
 
     def total(self, values: Floats) -> Floats:
         """Sum over each topic's judgments."""
@@ -142,7 +181,7 @@ class Judgments:
     @cached_property
     def scale(self) -> float:
         """The highest grade: of the scale that `probs` run over or among those given; at least 1."""
-        return float(max(1, self.relevance.max(), *self._grades.tolist()))
+        return float(max(1, self.relevance.max(), *self.grades.tolist()))
 
     def ideal(self, gains: Floats) -> tuple[Ints, Floats, Ints]:
         """Topic, gain and rank (from 1) of the judgments with a gain, best first within each topic."""
@@ -227,6 +266,12 @@ def _gain(qrels: pl.DataFrame, relevance: Ints, labeled: Bools) -> Floats:
     return gain
 
 
+def _shifts(qrels: pl.DataFrame) -> Floats:
+    missing = pl.Series([None] * len(qrels), dtype=pl.Float64)
+    columns = [qrels[c] if c in qrels.columns else missing for c in SHIFTS]
+    return np.column_stack([c.cast(pl.Float64).fill_null(np.nan).to_numpy() for c in columns])
+
+
 def _distributions(
     qrels: pl.DataFrame, labeled: Bools, grades: Sequence[int] | None
 ) -> tuple[Floats | None, Ints]:
@@ -273,11 +318,30 @@ class Hits:
     """The judged documents at their ranks."""
     unknown: list[str]
     """The topics of the run that the qrels lack, sorted."""
+    tied: int = 0
+    """Topics of the qrels on which the run gives all its documents, more than one, the same score."""
 
     @property
     def missing(self) -> int:
         """How many topics of the qrels the run lacks."""
         return int((self.all.retrieved == 0).sum())
+
+    def same(self, other: Hits) -> bool:
+        """Whether both runs have the same judged documents at the same ranks, and as many documents."""
+        pairs = [(getattr(self.all, f), getattr(other.all, f)) for f in ("judgment", "rank", "retrieved")]
+        return all(np.array_equal(ours, theirs) for ours, theirs in pairs)
+
+    def repeated(self, judgments: Judgments) -> Hits:
+        """The hits as `judgments`, made by `regraded`, has them: those of the run, once for each time."""
+        times = len(judgments) // len(self.judgments)
+        turn = np.arange(times)[:, None]
+        view = View(
+            (turn * len(self.judgments) + self.all.judgment).ravel(),
+            (turn * len(self.judgments.topics) + self.all.topic).ravel(),
+            np.tile(self.all.rank, times),
+            np.tile(self.all.retrieved, times),
+        )
+        return Hits(judgments, view, [])
 
     @cached_property
     def judged_only(self) -> View:
@@ -299,14 +363,16 @@ def find(judgments: Judgments, run: Iterable[Block]) -> Hits:
     parts: list[tuple[Ints, Ints]] = []
     retrieved = np.zeros(topics, dtype=np.int64)
     unknown: list[str] = []
+    tied = 0
     for block in run:
         if block.restart:
-            parts, retrieved, unknown = [], np.zeros(topics, dtype=np.int64), []
+            parts, retrieved, unknown, tied = [], np.zeros(topics, dtype=np.int64), [], 0
         queries = block.topics.to_list()
         codes = np.array([judgments.index.get(q, topics) for q in queries], dtype=np.int64)
         known = codes < topics
         unknown += [queries[i] for i in np.flatnonzero(~known)]
         retrieved[codes[known]] = np.diff(block.starts)[known]
+        tied += _tied(block, known)
         rows, judgment = judgments.lookup(codes, block.starts, block.doc_id, block.doc_hash)
         first = block.starts[np.searchsorted(block.starts, rows, side="right") - 1]
         parts.append((judgment, rows - first + 1))
@@ -319,7 +385,15 @@ def find(judgments: Judgments, run: Iterable[Block]) -> Hits:
     if (np.diff(topic) < 0).any():  # the topics of a file stand in the file's order
         order = np.argsort(topic, kind="stable")
         judgment, ranks, topic = judgment[order], ranks[order], topic[order]
-    return Hits(judgments, View(judgment, topic, ranks, retrieved), sorted(unknown))
+    return Hits(judgments, View(judgment, topic, ranks, retrieved), sorted(unknown), tied)
+
+
+def _tied(block: Block, known: Bools) -> int:
+    if not len(block.score):
+        return 0
+    first, last = block.starts[:-1], block.starts[1:] - 1
+    several = (last > first) & known  # scores descend, so equal ends are equal throughout
+    return int((block.score[first[several]] == block.score[last[several]]).sum())
 
 
 def blocks(run: pl.DataFrame) -> Iterator[Block]:

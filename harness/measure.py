@@ -49,6 +49,8 @@ class Measurement:
     ----------
     measures: as ir-measures writes them, in the order asked for. `cutoff`: the k of judged@k.
     topics: the query ids of the qrels, sorted; every average runs over them.
+    specs: the measures themselves. values: name of a run -> for each measure one value a topic, NaN where it
+        is undefined. hits: name of a run -> its judged documents.
     runs: name of a run -> its numbers, as `stopgap measure --json` gives them:
         each measure's average (None where it is undefined for every topic);
         `judged@k`, the judged documents among the first k over min(k, retrieved);
@@ -63,13 +65,15 @@ class Measurement:
     cutoff: int
     topics: list[str]
     runs: dict[str, dict[str, Any]]
-    _values: dict[str, list[Floats]]
+    specs: list[Spec | Measure]
+    values: dict[str, list[Floats]]
+    hits: dict[str, Hits]
 
     @cached_property
     def per_topic(self) -> pl.DataFrame:
         """run, query_id, measure, value (f64; null where the measure is undefined for the topic)."""
-        keys = [(name, measure) for name in self._values for measure in self.measures]
-        columns = [column for measured in self._values.values() for column in measured]
+        keys = [(name, measure) for name in self.values for measure in self.measures]
+        columns = [column for measured in self.values.values() for column in measured]
         row = np.repeat(np.arange(len(keys)), len(self.topics))
         return pl.DataFrame(
             {
@@ -117,12 +121,14 @@ def measure(
     k = max((c for c in cutoffs if c is not None), default=DEFAULT_CUTOFF)
     found: dict[str, dict[str, Any]] = {}
     values: dict[str, list[Floats]] = {}
+    seen: dict[str, Hits] = {}
     for name, run in runs.items():
         noted: dict[str, dict[str, float]] = {}
         stream = blocks(run) if isinstance(run, pl.DataFrame) else _ahead(ranked_blocks(run))
         hits = find(judgments, _noting(stream, judgments, noted) if evaluators else stream)
         if hits.missing == len(judgments.topics) and hits.unknown:
             raise _no_topic_shared(name, hits)
+        seen[name] = hits
         values[name], averages = [], []
         for m in specs:
             if isinstance(m, Spec):
@@ -144,7 +150,7 @@ def measure(
                 for n, m, average in zip(names, specs, averages, strict=True)
             },
         }
-    return Measurement(names, k, judgments.topics, found, values)
+    return Measurement(names, k, judgments.topics, found, specs, values, seen)
 
 
 def _ahead(stream: Iterator[Block]) -> Iterator[Block]:

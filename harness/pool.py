@@ -18,7 +18,7 @@ from harness.errors import UsageError
 from harness.frames import QRELS, RUN, Runs, check
 from harness.ranking import top
 
-__all__ = ["condensed", "holes", "judged", "pool", "summary"]
+__all__ = ["condensed", "found_once", "holes", "judged", "pool", "summary"]
 
 _PAIR = ["query_id", "doc_id"]
 _PAIRS_OF_QRELS = {c: QRELS[c] for c in _PAIR}
@@ -27,6 +27,13 @@ _PAIRS_OF_QRELS = {c: QRELS[c] for c in _PAIR}
 def pool(runs: Runs, depth: int) -> pl.DataFrame:
     """The pairs query_id, doc_id among the first `depth` documents of a topic in any run; unique, sorted."""
     return _tops(runs, depth).select(_PAIR).unique().sort(_PAIR)
+
+
+def found_once(runs: Runs, depth: int) -> pl.DataFrame:
+    """The pairs of the pool that one run alone brings, and which: query_id, doc_id, run, sorted."""
+    tops = pl.concat([top(run, depth).select(*_PAIR, pl.lit(n).alias("run")) for n, run in runs.items()])
+    counted = tops.group_by(_PAIR).agg(pl.col("run").first(), pl.len())
+    return counted.filter(pl.col("len") == 1).drop("len").sort(_PAIR)
 
 
 def holes(runs: Runs, qrels: pl.DataFrame, depth: int) -> pl.DataFrame:

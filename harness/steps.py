@@ -15,7 +15,8 @@ import numpy as np
 import polars as pl
 
 from harness import labeling
-from harness.calibrate import Calibrator, calibrate
+from harness.calibrate import calibrate
+from harness.calibrator import Calibrator
 from harness.dense import VectorIndex
 from harness.errors import CalibrationError, LabelerError
 from harness.frames import QRELS, check, empty

@@ -18,8 +18,10 @@ import polars as pl
 import pytest
 from polars.testing import assert_frame_equal
 
-from harness.calibrate import Calibrated, Calibrator, calibrate
+from harness.calibrate import Calibrated, calibrate
+from harness.calibrator import Calibrator
 from harness.errors import CalibrationError, InputError
+from harness.gains import SHIFTS
 from harness.frames import LABELS, QRELS, SIGNALS, check
 from harness.grading import quality
 from harness.labeling import load, signals
@@ -171,7 +173,7 @@ def test_scales(grades: tuple[int, ...]) -> None:
 def sound(labels: pl.DataFrame, grades: tuple[int, ...] = GRADES) -> None:
     """A label is a distribution, its gain the expected grade, its hard grade one of the scale; or nothing."""
     check(labels, LABELS)
-    assert labels.columns == [*LABELS, "nearest", "similarity"]
+    assert labels.columns == [*LABELS, "nearest", "similarity", *SHIFTS]
     some, none = (labels.filter(pl.col("reason").is_null() == said) for said in (True, False))
     probs = probs_of(some)
     assert probs.shape == (some.height, len(grades))

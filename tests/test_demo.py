@@ -78,7 +78,7 @@ def test_the_check_sets_three_ways_side_by_side(told: list[Step]) -> None:
     assert float(str(by_way["zeros"][4])) < float(str(by_way["assessors"][4])), "holes cost the candidate"
     words = " ".join(check.note.split())
     assert "share an encoder" in words
-    assert "what the labels may get wrong is not in them" in words
+    assert "The interval with labels contains what they may get wrong together" in words
 
 
 def test_it_ends_with_three_commands(told: list[Step]) -> None:
@@ -105,7 +105,30 @@ def test_nothing_is_printed(capfd: pytest.CaptureFixture[str], told: list[Step])
 
 
 def found(verdict: str, delta: float = 0.1) -> Comparison:
-    return Comparison(0.5, 0.5 + delta, delta, (delta - 0.1, delta + 0.1), 0.2, 9, 1, 4, 14, verdict)
+    return Comparison(
+        base=0.5,
+        candidate=0.5 + delta,
+        delta=delta,
+        ci=(delta - 0.1, delta + 0.1),
+        label_ci=None,
+        p=0.2,
+        p_adjusted=0.2,
+        t_p=0.2,
+        wilcoxon_p=0.2,
+        effect=0.3,
+        detectable=0.1,
+        topics_needed=30,
+        wins=9,
+        ties=1,
+        losses=4,
+        topics=14,
+        bounds=None,
+        flips=None,
+        margin=None,
+        noninferior=None,
+        verdict=verdict,
+        why="",
+    )
 
 
 @pytest.mark.parametrize(

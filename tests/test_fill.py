@@ -19,8 +19,10 @@ from harness.collection import Collection, open_collection
 from harness.errors import CalibrationError, InputError, UnknownName, UsageError
 from harness.fill import Filled, fill, merge
 from harness.frames import LABELS, QRELS, Runs, check
+from harness.gains import SHIFTS
 from harness.labeling import signals
 from harness.ledger import Ledger
+from harness.pool import found_once
 from harness.ranking import rank
 from harness.trec import read_qrels, read_runs, write_qrels
 
@@ -151,7 +153,7 @@ def test_assessors_rows_survive_and_holes_are_labeled(
     filled: Filled, human: pl.DataFrame, runs: Runs, collection: Collection
 ) -> None:
     check(filled.qrels, QRELS)
-    assert filled.qrels.columns == [*QRELS, "probs"]
+    assert filled.qrels.columns == [*QRELS, "probs", *SHIFTS]
     assert_frame_equal(people(filled.qrels), human.sort(KEYS))
     assert filled.qrels.filter(assessor="human")["probs"].null_count() == human.height
     assert_frame_equal(filled.qrels, filled.qrels.sort(KEYS))
@@ -270,12 +272,14 @@ def test_without_neighbours(filled: Filled, runs: Runs, human: pl.DataFrame, col
 
 
 def test_the_labels_are_those_of_calibrate(
-    filled: Filled, human: pl.DataFrame, collection: Collection
+    filled: Filled, runs: Runs, human: pl.DataFrame, collection: Collection
 ) -> None:
     ids = pl.DataFrame({"query_id": [t for t in TOPICS for _ in range(DOCS)]}).with_columns(
         doc_id=pl.Series([f"{t}-d{i:02}" for t in TOPICS for i in range(DOCS)])
     )
-    done = calibrate([signals(Eye(), collection.pairs(ids))], human, list(GRADES))
+    done = calibrate(
+        [signals(Eye(), collection.pairs(ids))], human, list(GRADES), found_once=found_once(runs, DEPTH)
+    )
     assert_frame_equal(
         done.labels.join(filled.labels, on=KEYS, how="semi", maintain_order="left"), filled.labels
     )

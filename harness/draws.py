@@ -1,0 +1,114 @@
+"""Labels drawn from their distributions: how far a measure's values move when the labels are wrong.
+
+A label says how likely each grade is; a measure computed from expected gains says nothing of how wrong they
+may be together. Here each label's grade is drawn, many times, and the measure is computed of every drawing.
+Labels err together: what one gets wrong about a topic its neighbours get wrong too, and a new system's
+documents can all be less relevant than a labeler thinks. So every drawing moves the log-odds of reaching a
+grade, for all labels by one number and for those of each topic by another:
+
+    logit P(grade >= g) = a * logit p_g + shift_all * T + shift_topic * Z_topic
+
+with T of Student's t with 5 degrees of freedom (few systems tell how far systems differ), Z normal, and `a`
+so that over all drawings a label keeps about the probability it stated (MacKay 1992's correction). The two
+shifts come with the labels (`harness.selection` estimates them on judged documents).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from harness.gains import Floats, Hits, Ints, Judgments, View
+from harness.scoring import Spec, score
+
+__all__ = ["DRAWS", "SHIFT_ALL", "SHIFT_TOPIC", "generator", "score_draws"]
+
+DRAWS = 200
+"""Drawings of each topic's labels; topics are recombined afterwards, so means over topics have many more."""
+SHIFT_ALL, SHIFT_TOPIC = 0.3, 0.5
+"""For labels that come without shifts; 0.3 is what teams of TREC DL 2019 differ by (docs/validity.md)."""
+_FREEDOM = 5.0
+_MOST = 2_000_000  # judgments graded at once
+
+
+def generator(seed: int, stream: int) -> np.random.Generator:
+    """Random numbers that hang on the seed and the purpose only, not on threads or on what was drawn before
+    (Philox, a counter-based generator: Salmon et al., SC 2011)."""
+    return np.random.Generator(np.random.Philox(key=[seed & (2**64 - 1), stream]))
+
+
+def score_draws(
+    specs: Sequence[Spec], hits: Mapping[str, Hits], *, seed: int = 0, draws: int = DRAWS
+) -> dict[str, dict[str, Floats]]:
+    """Values of measures under drawn labels.
+
+    Parameters
+    ----------
+    specs: measures that `harness.scoring` computes. hits: name of a run -> its hits, all of one `Judgments`.
+
+    Returns
+    -------
+    run -> measure -> (draws, topics): in row b all labels of all runs are those of drawing b. Topics without
+    a distribution have their one value in every row. Empty if no label has a distribution.
+    """
+    judgments = next(iter(hits.values())).judgments
+    if judgments.probs is None:
+        return {}
+    open_rows = ~np.isnan(judgments.probs[:, 0])
+    topics = np.unique(judgments.topic[open_rows])
+    small, rows = _part(judgments, topics)
+    views = {name: _part_of(hit.all, judgments, topics, rows) for name, hit in hits.items()}
+    found = {
+        name: {spec.text: np.tile(score(spec, hit), (draws, 1)) for spec in specs}
+        for name, hit in hits.items()
+    }
+    relevance = _drawn(small, seed, draws)
+    step = max(1, _MOST // max(1, len(small)))
+    for first in range(0, draws, step):
+        part = slice(first, first + step)
+        graded = small.regraded(relevance[part])
+        for name, view in views.items():
+            again = Hits(small, view, []).repeated(graded)
+            for spec in specs:
+                found[name][spec.text][part, topics] = score(spec, again).reshape(-1, len(topics))
+    return found
+
+
+def _drawn(judgments: Judgments, seed: int, draws: int) -> Ints:
+    """Grades (draws, n): an assessor's as it is, a label's drawn."""
+    from scipy.special import expit, logit
+
+    assert judgments.probs is not None
+    rows = np.flatnonzero(~np.isnan(judgments.probs[:, 0]))
+    reached = judgments.probs[rows, ::-1].cumsum(axis=1)[:, ::-1][:, 1:]
+    odds = logit(np.clip(reached, 1e-6, 1 - 1e-6))
+    shifts = judgments.shifts[rows]
+    for_all = np.where(np.isnan(shifts[:, 0]), SHIFT_ALL, shifts[:, 0])
+    in_topic = np.where(np.isnan(shifts[:, 1]), SHIFT_TOPIC, shifts[:, 1])
+    variance = for_all**2 * _FREEDOM / (_FREEDOM - 2) + in_topic**2
+    odds = odds * np.sqrt(1 + np.pi * variance / 8)[:, None]
+    rng = generator(seed, 0)
+    everywhere = rng.standard_t(_FREEDOM, draws)
+    by_topic = rng.standard_normal((draws, len(judgments.topics)))
+    chance = rng.random((draws, len(rows)))
+    shift = for_all * everywhere[:, None] + in_topic * by_topic[:, judgments.topic[rows]]
+    position = np.zeros(chance.shape, dtype=np.int64)
+    for column in range(odds.shape[1]):
+        position += chance < expit(odds[:, column] + shift)
+    grades = np.tile(judgments.relevance, (draws, 1))
+    grades[:, rows] = judgments.grades[position]
+    return grades
+
+
+def _part(judgments: Judgments, topics: Ints) -> tuple[Judgments, Ints]:
+    """The judgments of some topics, and where each old one stands in them (-1: nowhere)."""
+    kept = np.isin(judgments.topic, topics)
+    rows = np.where(kept, np.cumsum(kept) - 1, -1)
+    return judgments.only(kept, topics), rows
+
+
+def _part_of(view: View, judgments: Judgments, topics: Ints, rows: Ints) -> View:
+    kept = rows[view.judgment] >= 0
+    place = np.searchsorted(topics, view.topic[kept])
+    return View(rows[view.judgment[kept]], place, view.rank[kept], view.retrieved[topics])
