@@ -13,18 +13,16 @@ import sys
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from harness import _options as words
 from harness._help import Group, Verb
-from harness.errors import InputError, StopgapError, StopgapWarning, UsageError
+from harness._inputs import expand, margins, read_judged, writable
+from harness.errors import StopgapError, StopgapWarning, UsageError
 
 if TYPE_CHECKING:
-    import polars as pl
-
     from harness.labeling import Progress
 
 __all__ = ["app", "main"]
@@ -111,7 +109,7 @@ def lint(files: words.Files, qrels: words.LintQrels = None, as_json: words.AsJso
     from harness._render import count, problem
     from harness.lint import lint as problems
 
-    paths = _expand(files)
+    paths = expand(files)
     found = problems(paths, qrels)
     errors = found.filter(level="error").height
     others = found.height - errors
@@ -156,7 +154,7 @@ def holes(
     from harness.pool import summary
     from harness.trec import read_runs
 
-    found = summary(read_runs(runs), _qrels(qrels), depth)
+    found = summary(read_runs(runs), read_judged(qrels), depth)
     rows = [(name, run["judged"], run["holes"]) for name, run in found["runs"].items()]
     _show(as_json, found, ["run", f"judged@{depth}", "holes"], rows, holes_notes(found))
 
@@ -180,8 +178,8 @@ def fill(
     from harness.fill import fill as fill_qrels
     from harness.trec import read_runs, write_qrels
 
-    _writable(out, qrels)
-    human, opened, ranked = _qrels(qrels), open_collection(collection), read_runs(runs)
+    writable(out, qrels)
+    human, opened, ranked = read_judged(qrels), open_collection(collection), read_runs(runs)
     how: dict[str, Any] = {"depth": depth, "mode": mode, "neighbours": neighbours == "on", "ledger": ledger}
     try:
         with _progress("labels") as progress:
@@ -214,7 +212,7 @@ def measure(
     from harness.measure import measure as score
     from harness.trec import qrels_grades, run_paths
 
-    found = score(run_paths(runs), _qrels(qrels), measures or ["nDCG@10"], grades=qrels_grades(qrels))
+    found = score(run_paths(runs), read_judged(qrels), measures or ["nDCG@10"], grades=qrels_grades(qrels))
     whole: dict[str, Any] = {"runs": found.runs}
     if per_topic:
         whole["per_topic"] = found.per_topic.to_dicts()
@@ -241,7 +239,7 @@ def compare(
     from harness import _compared
     from harness.trec import qrels_grades, run_paths
 
-    paths, judged, grades = run_paths(runs), _qrels(qrels), qrels_grades(qrels)
+    paths, judged, grades = run_paths(runs), read_judged(qrels), qrels_grades(qrels)
     asked = measures or ["nDCG@10"]
     if every:
         from harness.groups import compare_all
@@ -266,7 +264,7 @@ def compare(
         judged,
         asked,
         grades=grades,
-        margins=_margins(margin or []),
+        margins=margins(margin or []),
         correction=correction,
         slices=read_slices(slices) if slices else None,
         seed=seed,
@@ -278,56 +276,6 @@ def compare(
         _out(f"\n{_compared.notes(result)}")
     if "inconclusive" in result.verdicts:
         raise typer.Exit(INCONCLUSIVE)
-
-
-# -- input ---------------------------------------------------------------------------------------------------
-
-
-def _expand(patterns: Sequence[str]) -> list[str]:
-    """The files that `patterns` name; a pattern that the shell did not expand is expanded here."""
-    from glob import glob
-
-    paths: list[str] = []
-    for pattern in patterns:
-        found = sorted(glob(pattern, recursive=True)) if not os.path.exists(pattern) else []
-        if not found and set(pattern) & set("*?[") and not os.path.exists(pattern):
-            raise InputError(pattern, None, "no file fits this pattern")
-        paths += found or [pattern]
-    return paths
-
-
-def _qrels(spec: str) -> pl.DataFrame:
-    """Qrels of a file, or of the embedded collection."""
-    if spec == "demo" and not os.path.exists(spec):
-        from harness.collection import open_collection
-
-        return open_collection(spec).qrels()
-    from harness.trec import read_qrels
-
-    return read_qrels(spec)
-
-
-def _margins(given: Sequence[str]) -> float | dict[str, float] | None:
-    """`0.01` for all measures, or `nDCG@10=0.01` for one."""
-    margins: dict[str, float] = {}
-    for text in given:
-        measure, _, number = text.rpartition("=")
-        try:
-            margins[measure] = float(number)
-        except ValueError:
-            hint = "as in --margin 0.01, --margin nDCG@10=0.01"
-            raise UsageError(f"--margin {text!r} is no number; {hint}") from None
-    if "" in margins and len(margins) > 1:
-        raise UsageError("--margin: one for all measures, or one for each; not both")
-    return margins.get("", margins or None)
-
-
-def _writable(out: Path, qrels: str) -> None:
-    """Refuse before the work what could not be written after it."""
-    if out.is_dir() or not os.access(out.parent, os.W_OK):
-        raise InputError(out, None, f"cannot be written: {out.parent} is no folder that can be written to")
-    if os.path.exists(qrels) and out.exists() and out.samefile(qrels):
-        raise UsageError(f"--out {out} is the file of --qrels; give the filled qrels a name of their own")
 
 
 # -- output --------------------------------------------------------------------------------------------------

@@ -9,7 +9,7 @@ judged (`harness.bounds`).
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from harness.bounds import Bounds, bounds, covers
+from harness.bounds import Bounds, bounds_each
 from harness.draws import score_draws
 from harness.errors import UnknownName, UsageError
 from harness.gains import Bools, Floats
@@ -169,22 +169,27 @@ def compare(
         `measure` refuses. UnknownName: no such base, correction, or measure of a margin.
     """
     names = list(runs)
-    first = names[0] if base is None and names else base
-    if first not in names:
-        raise UnknownName("run", str(first), names)
     if len(names) < 2:
-        raise UsageError("there is one run only; name a base and at least one candidate")
+        raise UsageError(f"{_few(names)}; name a base and at least one candidate")
+    first = names[0] if base is None else base
+    if first not in names:
+        raise UnknownName("run", first, names)
     frames = {n: run if isinstance(run, pl.DataFrame) else read_run(run) for n, run in runs.items()}
     found = measure(frames, qrels, measures, grades=grades)
     edges = {
-        (c, m): bounds(frames[first], frames[c], qrels, m, grades=grades)
+        (c, m): edge
         for c in names
-        for m in found.measures
-        if c != first and covers(m)
+        if c != first
+        for m, edge in bounds_each(frames[first], frames[c], qrels, found.measures, grades=grades).items()
+        if edge is not None
     }
     return compare_measured(
         found, first, bounded=edges, margins=margins, correction=correction, slices=slices, seed=seed
     )
+
+
+def _few(names: Sequence[str]) -> str:
+    return f"there is one run only, {names[0]!r}" if names else "there is no run"
 
 
 def compare_measured(
@@ -235,7 +240,7 @@ def _family(
     seed: int,
 ) -> dict[tuple[str, str], Comparison]:
     """All candidates on all measures over some topics, without correction and verdict."""
-    made: dict[tuple[str, str], Comparison] = {}
+    alike: dict[bytes, list[_Deltas]] = {}
     for number, m in enumerate(found.measures):
         values = {name: found.values[name][number][inside] for name in (base, *candidates)}
         for candidate in candidates:
@@ -251,27 +256,51 @@ def _family(
                 noise = moved - delta.mean()
                 noise = noise if np.abs(noise).max() > _SAME else None
             means = float(ours[known].mean()), float(theirs[known].mean())
-            made[candidate, m] = _one(*means, delta, noise, seed)
-    return made
+            alike.setdefault(known.tobytes(), []).append(_Deltas((candidate, m), *means, delta, noise))
+    # Differences over the same topics are resampled together: drawing the topics takes most of the time.
+    tested = {d.key: one for group in alike.values() for d, one in _tested(group, seed)}
+    return {(c, m): tested[c, m] for m in found.measures for c in candidates}
 
 
-def _one(base: float, candidate: float, delta: Floats, noise: Floats | None, seed: int) -> Comparison:
-    column, error = delta[:, None], None if noise is None else noise[:, None]
-    low, high = intervals(column, error, seed=seed)
+@dataclass(frozen=True)
+class _Deltas:
+    """Per-topic differences, and how drawn labels move their mean."""
+
+    key: tuple[str, str]
+    base: float
+    candidate: float
+    delta: Floats
+    noise: Floats | None
+
+
+def _tested(group: Sequence[_Deltas], seed: int) -> Iterator[tuple[_Deltas, Comparison]]:
+    """Comparisons over the same topics."""
+    columns = np.column_stack([d.delta for d in group])
+    draws = max((len(d.noise) for d in group if d.noise is not None), default=0)
+    still = np.zeros(draws)
+    noise = np.column_stack([still if d.noise is None else d.noise for d in group]) if draws else None
+    low, high = intervals(columns, noise, seed=seed)
+    p = sign_flips(columns, noise, seed=seed)
+    for d, *numbers in zip(group, low.tolist(), high.tolist(), p.tolist(), strict=True):
+        yield d, _one(d, *numbers)
+
+
+def _one(d: _Deltas, low: float, high: float, p: float) -> Comparison:
+    delta, noise = d.delta, d.noise
     mean, topics = float(delta.mean()), len(delta)
     spread = float(delta.std(ddof=1)) if topics > 1 else 0.0
+    spread = spread if spread > _SAME else 0.0
     whole = spread if noise is None else math.sqrt(spread**2 + topics * float(noise.var()))
     label_ci = None
     if noise is not None:
         tail = (1 - CONFIDENCE) / 2
         ends = np.quantile(mean + noise, [tail, 1 - tail])
         label_ci = (float(ends[0]), float(ends[1]))
-    p = float(sign_flips(column, error, seed=seed)[0])
     return Comparison(
-        base=base,
-        candidate=candidate,
+        base=d.base,
+        candidate=d.candidate,
         delta=mean,
-        ci=(float(low[0]), float(high[0])),
+        ci=(low, high),
         label_ci=label_ci,
         p=p,
         p_adjusted=p,

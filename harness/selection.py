@@ -19,8 +19,8 @@ from harness.evidence import Floats, Ints
 __all__ = ["NOTHING", "Shift", "estimate", "moved"]
 
 _OFFSET_PRIOR = 0.5  # sd of the offset before anything is seen
-_ALL, _TOPIC = 0.5, 0.5  # sd of the runs' and the topics' shifts before anything is seen
-_WORTH = 10.0  # runs or topics that this is worth
+_PRIOR = 0.5  # sd of the runs' and of the topics' shifts before anything is seen
+_WORTH = 20.0  # runs or topics that this is worth: the runs of one pool are alike, a new system is not
 _LEAST = 5  # documents that a run or topic needs to be heard
 
 
@@ -39,7 +39,7 @@ class Shift:
     documents: int
 
 
-NOTHING = Shift(0.0, _ALL, _TOPIC, 0)
+NOTHING = Shift(0.0, _PRIOR, _PRIOR, 0)
 """Nothing is known but the priors."""
 
 
@@ -48,7 +48,7 @@ def estimate(probs: Floats, grade: Ints, run: Ints, topic: Ints) -> Shift:
 
     The offset is the most likely one under a normal prior of standard deviation 0.5. The variances between
     runs and between topics are moment estimates (DerSimonian & Laird, Controlled Clinical Trials 7, 1986),
-    averaged with a prior (0.5 squared, worth ten groups).
+    averaged with a prior (0.5 squared, worth twenty groups).
 
     Parameters
     ----------
@@ -59,8 +59,8 @@ def estimate(probs: Floats, grade: Ints, run: Ints, topic: Ints) -> Shift:
         return NOTHING
     odds = _log_odds(probs)
     offset, error = _shift(odds, grade, _OFFSET_PRIOR)
-    between = _between(odds + offset, grade, run, _ALL)
-    in_topic = _between(odds + offset, grade, topic, _TOPIC)
+    between = _between(odds + offset, grade, run)
+    in_topic = _between(odds + offset, grade, topic)
     return Shift(
         float(f"{offset:.6g}"), float(f"{np.hypot(between, error):.6g}"), float(f"{in_topic:.6g}"), len(grade)
     )
@@ -102,15 +102,15 @@ def _shift(odds: Floats, grade: Ints, prior: float) -> tuple[float, float]:
     return best, 1 / np.sqrt(max(curvature, 1e-3))
 
 
-def _between(odds: Floats, grade: Ints, group: Ints, prior: float) -> float:
+def _between(odds: Floats, grade: Ints, group: Ints) -> float:
     """Standard deviation of the groups' own shifts, shrunk to the prior."""
     numbers, sizes = np.unique(group, return_counts=True)
     found = [_shift(odds[group == n], grade[group == n], 5.0) for n in numbers[sizes >= _LEAST].tolist()]
-    variance, groups = prior**2, len(found)
+    variance, groups = _PRIOR**2, len(found)
     if groups > 1:
         shift, weight = np.array([s for s, _ in found]), np.array([e**-2 for _, e in found])
         mean = (weight * shift).sum() / weight.sum()
         excess = (weight * (shift - mean) ** 2).sum() - (groups - 1)
         between = max(0.0, excess / (weight.sum() - (weight**2).sum() / weight.sum()))
-        variance = (_WORTH * prior**2 + groups * between) / (_WORTH + groups)
+        variance = (_WORTH * _PRIOR**2 + groups * between) / (_WORTH + groups)
     return float(np.sqrt(variance))

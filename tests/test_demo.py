@@ -81,12 +81,13 @@ def test_the_check_sets_three_ways_side_by_side(told: list[Step]) -> None:
     assert "The interval with labels contains what they may get wrong together" in words
 
 
-def test_it_ends_with_three_commands(told: list[Step]) -> None:
+def test_it_ends_with_four_commands(told: list[Step]) -> None:
     commands = told[-1].text.splitlines()
     assert [line.split()[:2] for line in commands] == [
         ["stopgap", "holes"],
         ["stopgap", "fill"],
         ["stopgap", "measure"],
+        ["stopgap", "compare"],
     ]
 
 

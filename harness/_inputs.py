@@ -1,0 +1,62 @@
+"""From the words of the command line to what they name: files of a pattern, qrels, margins."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from harness.errors import InputError, UsageError
+
+if TYPE_CHECKING:
+    import polars as pl
+
+__all__ = ["expand", "margins", "read_judged", "writable"]
+
+
+def expand(patterns: Sequence[str]) -> list[str]:
+    """The files that `patterns` name; a pattern that the shell did not expand is expanded here."""
+    from glob import glob
+
+    paths: list[str] = []
+    for pattern in patterns:
+        found = sorted(glob(pattern, recursive=True)) if not os.path.exists(pattern) else []
+        if not found and set(pattern) & set("*?[") and not os.path.exists(pattern):
+            raise InputError(pattern, None, "no file fits this pattern")
+        paths += found or [pattern]
+    return paths
+
+
+def read_judged(spec: str) -> pl.DataFrame:
+    """Qrels of a file, or of the embedded collection."""
+    if spec == "demo" and not os.path.exists(spec):
+        from harness.collection import open_collection
+
+        return open_collection(spec).qrels()
+    from harness.trec import read_qrels
+
+    return read_qrels(spec)
+
+
+def margins(given: Sequence[str]) -> float | dict[str, float] | None:
+    """`0.01` for all measures, or `nDCG@10=0.01` for one."""
+    found: dict[str, float] = {}
+    for text in given:
+        measure, _, number = text.rpartition("=")
+        try:
+            found[measure] = float(number)
+        except ValueError:
+            hint = "as in --margin 0.01, --margin nDCG@10=0.01"
+            raise UsageError(f"--margin {text!r} is no number; {hint}") from None
+    if "" in found and len(found) > 1:
+        raise UsageError("--margin: one for all measures, or one for each; not both")
+    return found.get("", found or None)
+
+
+def writable(out: Path, qrels: str) -> None:
+    """Refuse before the work what could not be written after it."""
+    if out.is_dir() or not os.access(out.parent, os.W_OK):
+        raise InputError(out, None, f"cannot be written: {out.parent} is no folder that can be written to")
+    if os.path.exists(qrels) and out.exists() and out.samefile(qrels):
+        raise UsageError(f"--out {out} is the file of --qrels; give the filled qrels a name of their own")
