@@ -10,12 +10,16 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from harness import bounds as bounds
     from harness import calibrate as calibrate
     from harness import compare as compare
     from harness import fill as fill
+    from harness import gate as gate
+    from harness import groups as groups
     from harness import lint as lint
     from harness import measure as measure
     from harness import pool as pool
+    from harness import report as report
     from harness import retrieve as retrieve
     from harness.collection import Collection as Collection
     from harness.collection import open_collection as open_collection
@@ -47,7 +51,19 @@ if TYPE_CHECKING:
     from harness.trec import write_qrels as write_qrels
     from harness.trec import write_run as write_run
 
-_MODULES = ("calibrate", "compare", "fill", "lint", "measure", "pool", "retrieve")
+_MODULES = (
+    "bounds",
+    "calibrate",
+    "compare",
+    "fill",
+    "gate",
+    "groups",
+    "lint",
+    "measure",
+    "pool",
+    "report",
+    "retrieve",
+)
 _HOME = {
     "collection": "Collection open_collection",
     "errors": "CalibrationError InputError LabelerError MissingExtra SchemaError StopgapError StopgapWarning"

@@ -59,4 +59,4 @@ def writable(out: Path, qrels: str) -> None:
     if out.is_dir() or not os.access(out.parent, os.W_OK):
         raise InputError(out, None, f"cannot be written: {out.parent} is no folder that can be written to")
     if os.path.exists(qrels) and out.exists() and out.samefile(qrels):
-        raise UsageError(f"--out {out} is the file of --qrels; give the filled qrels a name of their own")
+        raise UsageError(f"--out {out} is the file of --qrels; write to another name")

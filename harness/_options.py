@@ -10,6 +10,7 @@ import typer
 __all__ = [
     "EPILOG",
     "STORY",
+    "Accept",
     "All",
     "AsJson",
     "CollectionName",
@@ -19,13 +20,16 @@ __all__ = [
     "Files",
     "FilledFile",
     "HolesDepth",
+    "Junit",
     "LabelerNames",
     "LedgerFolder",
     "LintQrels",
     "Margins",
+    "Markdown",
     "Measures",
     "Mode",
     "Neighbours",
+    "PageFile",
     "PerTopic",
     "Pipelines",
     "PoolDepth",
@@ -34,7 +38,9 @@ __all__ = [
     "RunFiles",
     "RunFolder",
     "Seed",
+    "Settings",
     "Slices",
+    "TextsOf",
     "Word",
 ]
 
@@ -109,6 +115,31 @@ Exit codes:
   0  every verdict is better, worse or equivalent
   2  bad input or usage
   3  a verdict is inconclusive""",
+    "gate": """\
+FILE is TOML, by default stopgap.toml:
+  runs = ["candidate.run"]
+  baseline = "base.run"
+  qrels = "filled.qrels"
+  measures = ["nDCG@10"]
+  [checks]
+  margin = 0.01
+  judged = 0.95
+  labeled_share = 0.3
+
+The first time, and after a change that is meant: stopgap gate --accept. What is accepted stands in
+stopgap.lock.json beside FILE; other qrels, another baseline or other topics than those fail.
+
+Exit codes:
+  0  every check passed
+  1  a check failed
+  2  bad input or usage
+  3  no check failed, but one is inconclusive""",
+    "report": """\
+The page is one file that loads nothing: attach it to a pull request. It shows the verdict, the intervals,
+each topic, what the scores rest on, and both rankings of the topics that moved most.
+
+Example:
+  stopgap report base.run candidate.run --qrels filled.qrels -m nDCG@10 --collection DIR --out report.html""",
 }
 """What stands below the options, by verb."""
 
@@ -189,6 +220,30 @@ Measures = Annotated[
     list[str] | None, typer.Option("-m", metavar="M", help="A measure; repeat for more. [default: nDCG@10]")
 ]
 PerTopic = Annotated[bool, typer.Option("--per-topic", help="Also show the value of every topic.")]
+
+# gate
+Settings = Annotated[
+    Path, typer.Argument(metavar="[FILE]", help="Settings; their paths are relative to its folder.")
+]
+Accept = Annotated[
+    bool,
+    typer.Option(
+        "--accept", help="First take the baseline, qrels and timings as they are now for the accepted ones."
+    ),
+]
+Junit = Annotated[Path | None, typer.Option("--junit", metavar="F", help="Write the checks as JUnit XML.")]
+Markdown = Annotated[
+    Path | None, typer.Option("--markdown", metavar="F", help="Write them as Markdown, for a job's summary.")
+]
+
+# report
+PageFile = Annotated[Path, typer.Option("--out", metavar="F", help="HTML page to write.")]
+TextsOf = Annotated[
+    str | None,
+    typer.Option(
+        "--collection", metavar="C", help="Where queries and texts are: a folder, 'demo', or irds:ID."
+    ),
+]
 
 # compare
 Compared = Annotated[

@@ -13,6 +13,7 @@ import sys
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -32,6 +33,9 @@ FAILED, BAD_INPUT, INCONCLUSIVE, UNLABELED = 1, 2, 3, 4
 stay holes."""
 INTERRUPTED, BROKEN_PIPE = 130, 141
 """Exit codes where Ctrl-C or a closed pipe ended the command: 128 and the signal's number, as in shells."""
+
+SETTINGS = Path("stopgap.toml")
+"""Of the gate, unless another file is named."""
 
 app = typer.Typer(
     cls=Group,
@@ -190,7 +194,8 @@ def fill(
             f"the labeler's answers so far are kept in {ledger}; the same command goes on from there",
         )
         raise typer.Exit(INTERRUPTED) from None
-    write_qrels(filled.qrels, out, grades=sorted(opened.grades))
+    agreement = filled.summary["calibration"].get("left_out")
+    write_qrels(filled.qrels, out, grades=sorted(opened.grades), agreement=agreement)
     if as_json:
         _json({**filled.summary, "out": str(out)})
     else:
@@ -276,6 +281,72 @@ def compare(
         _out(f"\n{_compared.notes(result)}")
     if "inconclusive" in result.verdicts:
         raise typer.Exit(INCONCLUSIVE)
+
+
+@app.command(cls=Verb, epilog=words.EPILOG["gate"])
+def gate(
+    settings: words.Settings = SETTINGS,
+    accept: words.Accept = False,
+    junit: words.Junit = None,
+    markdown: words.Markdown = None,
+    as_json: words.AsJson = False,
+) -> None:
+    """Check runs and timings against what was accepted, for tox and CI."""
+    from harness import gate_output
+    from harness.gate import gate as check
+
+    gate_output.prepare(junit, markdown)
+    found = check(settings, accept=accept)
+    if junit is not None:
+        gate_output.write(junit, gate_output.junit(found))
+    if markdown is not None:
+        gate_output.write(markdown, gate_output.markdown(found))
+    _show(as_json, found.to_json(), ["check", "verdict", "value", "threshold"], found.rows(), found.words())
+    if found.exit_code:
+        raise typer.Exit(found.exit_code)
+
+
+@app.command(cls=Verb, epilog=words.EPILOG["report"])
+def report(
+    runs: words.Compared,
+    qrels: words.QrelsFile,
+    out: words.PageFile,
+    measures: words.Measures = None,
+    collection: words.TextsOf = None,
+    margin: words.Margins = None,
+    slices: words.Slices = None,
+    seed: words.Seed = 0,
+) -> None:
+    """Write one HTML page: the verdict, and everything it rests on."""
+    from harness.collection import open_collection
+    from harness.compare import compare as compare_runs
+    from harness.report import origin, write
+    from harness.report import report as page
+    from harness.slices import read_slices
+    from harness.trec import qrels_agreement, qrels_grades, run_paths, twin_path
+
+    writable(out, qrels)
+    paths, judged, grades = run_paths(runs), read_judged(qrels), qrels_grades(qrels)
+    opened = open_collection(collection) if collection else None
+    how: dict[str, Any] = {"grades": grades, "margins": margins(margin or []), "seed": seed}
+    sliced = read_slices(slices) if slices else None
+    result = compare_runs(paths, judged, measures or ["nDCG@10"], slices=sliced, **how)
+    files = [*paths.values(), *(f for f in (Path(qrels), twin_path(qrels)) if f.is_file())]
+    facts = origin(files, ["stopgap", *sys.argv[1:]], opened)
+    shown = page(
+        result,
+        paths,
+        judged,
+        collection=opened,
+        grades=grades,
+        agreement=qrels_agreement(qrels),
+        provenance=facts,
+    )
+    write(shown, out)
+    for candidate, found in result.found.items():
+        for name, one in found.items():
+            _out(f"{candidate} against {result.base} by {name}: {one.verdict}")
+    _out(f"Written: {out}")
 
 
 # -- output --------------------------------------------------------------------------------------------------

@@ -339,10 +339,12 @@ def _judged(
         flips=None if edge is None else edge.flips,
     )
     hits, other = found.hits[base], found.hits[candidate]
+    # without a judged document the same hits say nothing; then no grade may make a difference
+    alike = hits.same(other) if len(hits.all.judgment) else edge is not None and edge.delta == (0.0, 0.0)
     tied = [
         n for n, h in ((base, hits), (candidate, other)) if h.tied and h.tied == len(found.topics) - h.missing
     ]
-    empty = one.base == one.candidate == 0.0 and one.wins == one.losses == 0 and not hits.same(other)
+    empty = one.base == one.candidate == 0.0 and one.wins == one.losses == 0 and not alike
     verdict, why = judge(one, labels=_share(found, base, candidate), tied=tied, empty=empty, edge=edge)
     return replace(one, verdict=verdict, why=why)
 

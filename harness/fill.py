@@ -24,6 +24,13 @@ from harness.pool import pool as make_pool
 __all__ = ["Filled", "fill", "merge"]
 
 _KEYS = ["query_id", "doc_id"]
+_MORE: dict[str, pl.DataType] = {
+    "probs": LABELS["probs"],
+    **dict.fromkeys(SHIFTS, pl.Float32()),
+    "nearest": pl.String(),
+    "similarity": pl.Float32(),
+}
+"""What a filled qrels says of a label beside the columns of QRELS; null in assessors' rows."""
 
 
 @dataclass(frozen=True)
@@ -32,10 +39,10 @@ class Filled:
 
     Attributes
     ----------
-    qrels: QRELS with `probs`, `shift_all` and `shift_topic` (null in assessors' rows; `harness.draws` says
-        what the shifts are), sorted by query_id and doc_id.
-    labels: LABELS, with `nearest`, `similarity` and the shifts, for the pairs that were to be labeled;
-        `relevance` null, with a reason, where there is none.
+    qrels: QRELS with `probs`, `shift_all` and `shift_topic` (`harness.draws` says what these are), `nearest`
+        and `similarity`, all null in assessors' rows; sorted by query_id and doc_id.
+    labels: LABELS, with the same columns, for the pairs that were to be labeled; `relevance` null, with a
+        reason, where there is none.
     summary: `pool`, `holes`, `labeled`, `unlabeled` (reason -> pairs), `model_calls` (pairs a model was
         asked), `cache_hits`, `near_duplicates` (holes whose nearest judged document is almost the same),
         `calibration` (the report of `calibrate`).
@@ -127,21 +134,18 @@ def fill(
 
 
 def merge(judged: pl.DataFrame, labels: pl.DataFrame) -> pl.DataFrame:
-    """QRELS with `probs` and shifts: every judgment as it is, and a row for each label whose pair nobody
+    """QRELS with what is known of labels: every judgment as it is, and a row for each label whose pair nobody
     judged."""
-    if missing := [c for c in SHIFTS if c not in labels.columns]:
-        labels = labels.with_columns(pl.lit(None, pl.Float32).alias(c) for c in missing)
-    rows = (
-        check(labels, LABELS, "labels")
-        .filter(pl.col("relevance").is_not_null())
-        .join(judged, on=_KEYS, how="anti")
-        .select(*_KEYS, "relevance", "gain", pl.col("labeler").alias("assessor"), "probs", *SHIFTS)
+    labels = check(labels, LABELS, "labels")
+    labels = labels.with_columns(
+        pl.lit(None, t).alias(c) for c, t in _MORE.items() if c not in labels.columns
     )
-    blank = [
-        pl.lit(None, LABELS["probs"]).alias("probs"),
-        *(pl.lit(None, pl.Float32).alias(c) for c in SHIFTS),
-    ]
-    mine = judged.select(*QRELS).with_columns(blank)
+    rows = (
+        labels.filter(pl.col("relevance").is_not_null())
+        .join(judged, on=_KEYS, how="anti")
+        .select(*_KEYS, "relevance", "gain", pl.col("labeler").alias("assessor"), *_MORE)
+    )
+    mine = judged.select(*QRELS).with_columns(pl.lit(None, t).alias(c) for c, t in _MORE.items())
     return pl.concat([mine, rows]).sort(_KEYS)
 
 

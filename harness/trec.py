@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import hashlib
 import io
+import json
 import os
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from glob import glob
 from pathlib import Path
@@ -36,6 +37,7 @@ from harness.trec_read import (
 __all__ = [
     "Block",
     "file_hash",
+    "qrels_agreement",
     "qrels_grades",
     "ranked_blocks",
     "read_qrels",
@@ -51,7 +53,7 @@ __all__ = [
 ]
 
 _SUFFIXES = {".run", ".txt", ".trec", ".res", ".gz", ".zst", ".parquet"}
-_HASH, _GRADES, _TAG = "stopgap.sha256", "grades", "tag"
+_HASH, _GRADES, _AGREEMENT, _TAG = "stopgap.sha256", "grades", "agreement", "tag"
 _SLICE = 1 << 17  # rows turned into text at a time
 
 
@@ -203,7 +205,13 @@ def read_qrels(path: str | Path) -> pl.DataFrame:
     )
 
 
-def write_qrels(frame: pl.DataFrame, path: str | Path, *, grades: Sequence[int] | None = None) -> None:
+def write_qrels(
+    frame: pl.DataFrame,
+    path: str | Path,
+    *,
+    grades: Sequence[int] | None = None,
+    agreement: Mapping[str, float] | None = None,
+) -> None:
     """Write QRELS (and further columns, as `probs`) in the order of the rows.
 
     TREC text has 0 in column 2 for `human` and 1 for any other assessor. If the frame says more than that (a
@@ -214,6 +222,7 @@ def write_qrels(frame: pl.DataFrame, path: str | Path, *, grades: Sequence[int] 
     ----------
     grades: the grades that `probs` stands over, ascending, when they are not 0, 1, 2, …; `qrels_grades` reads
         them back.
+    agreement: figures of how well the labels agree with the judgments; `qrels_agreement` reads them back.
 
     Raises
     ------
@@ -233,6 +242,8 @@ def write_qrels(frame: pl.DataFrame, path: str | Path, *, grades: Sequence[int] 
         query_id, doc_id = frame.row(int(again[0]))[:2]
         raise SchemaError(f"qrels: topic {query_id!r} has document {doc_id!r} twice")
     metadata = {_GRADES: ",".join(map(str, grades))} if grades is not None else {}
+    if agreement:
+        metadata[_AGREEMENT] = json.dumps(dict(agreement))
     if is_parquet(path):
         with replace_file(path) as file:
             frame.write_parquet(file, metadata=metadata)
@@ -260,6 +271,13 @@ def qrels_grades(path: str | Path) -> list[int] | None:
     file = Path(path) if is_parquet(path) else twin_path(path)
     said = _metadata(file).get(_GRADES) if file.exists() else None
     return [int(grade) for grade in said.split(",")] if said else None
+
+
+def qrels_agreement(path: str | Path) -> dict[str, float] | None:
+    """How well the labels of a qrels agree with its judgments, if `write_qrels` was given it."""
+    file = Path(path) if is_parquet(path) else twin_path(path)
+    said = _metadata(file).get(_AGREEMENT) if file.exists() else None
+    return {str(name): float(value) for name, value in json.loads(said).items()} if said else None
 
 
 def _read_parquet(path: str | Path) -> pl.DataFrame:

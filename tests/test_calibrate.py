@@ -21,10 +21,11 @@ from polars.testing import assert_frame_equal
 from harness.calibrate import Calibrated, calibrate
 from harness.calibrator import Calibrator
 from harness.errors import CalibrationError, InputError
-from harness.gains import SHIFTS
 from harness.frames import LABELS, QRELS, SIGNALS, check
+from harness.gains import SHIFTS
 from harness.grading import quality
 from harness.labeling import load, signals
+from harness.selection import NOTHING, moved
 
 KEYS = ["query_id", "doc_id"]
 GRADES = (0, 1, 2, 3)
@@ -422,14 +423,99 @@ def test_threads_do_not_matter(small: Drawn, tmp_path: Path) -> None:
     assert_frame_equal(here.labels.drop("probs", "gain"), there.drop("probs", "gain"))
 
 
+# -- what holes are known by ---------------------------------------------------------------------------------
+
+
+def lone(human: pl.DataFrame, grade: int, runs: int = 3) -> pl.DataFrame:
+    """Judged pairs of one grade, each found by one of several runs alone."""
+    chosen = human.filter(relevance=grade).select(KEYS)
+    return chosen.with_columns(run=pl.format("run{}", pl.int_range(pl.len()) % runs))
+
+
+@pytest.mark.parametrize(("grade", "sign"), [(0, -1), (3, 1)])
+def test_labels_of_holes_move_by_the_offset_and_left_out_ones_do_not(
+    small: Drawn, grade: int, sign: int
+) -> None:
+    """What one run alone found was worse (or better) than its labels; so must holes be."""
+    given, human = small
+    still, there = (
+        calibrate([given], human, GRADES),
+        calibrate([given], human, GRADES, found_once=lone(human, grade)),
+    )
+    offset = there.calibrator.offset
+    assert sign * offset > 0.1
+    holes = still.labels.select(KEYS).join(human, on=KEYS, how="anti", maintain_order="left")
+    judged = still.labels.join(human, on=KEYS, how="semi", maintain_order="left")
+    for pairs, expected in ((holes, offset), (judged, 0.0)):
+        one, other = (
+            pairs.select(KEYS).join(done.labels, on=KEYS, maintain_order="left") for done in (still, there)
+        )
+        np.testing.assert_allclose(probs_of(other), moved(probs_of(one), expected), atol=3e-4)
+    assert there.report["left_out"] == still.report["left_out"]
+    assert (
+        replace(
+            there.calibrator,
+            **{k: getattr(still.calibrator, k) for k in ("offset", "shift_all", "shift_topic")},
+        )
+        == still.calibrator
+    )
+    sound(there.labels)
+
+
+def test_every_label_carries_the_shifts_of_its_calibrator(small: Drawn) -> None:
+    given, human = small
+    silent = given.with_columns(
+        score=pl.when(pl.col("doc_id") == "d050").then(None).otherwise("score"),
+        vector=pl.when(pl.col("doc_id") == "d050").then(None).otherwise("vector"),
+        reason=pl.when(pl.col("doc_id") == "d050").then(pl.lit("no text")),
+    )
+    done = calibrate([silent], human, GRADES, found_once=lone(human, 0))
+    some = done.labels.filter(pl.col("reason").is_null())
+    for column, value in zip(SHIFTS, (done.calibrator.shift_all, done.calibrator.shift_topic), strict=True):
+        assert value > 0
+        assert some[column].unique().to_list() == [np.float32(value)]
+        assert done.labels.filter(pl.col("reason").is_not_null())[column].to_list() == [None] * 3
+        assert done.report[column] == value
+    assert done.report["offset"] == done.calibrator.offset
+
+
+def test_without_documents_that_one_run_alone_found_the_priors_stand(small: Drawn) -> None:
+    given, human = small
+    nobody = pl.DataFrame(schema={"query_id": pl.String, "doc_id": pl.String, "run": pl.String})
+    holes_only = given.filter(pl.col("doc_id") >= "d020").select(KEYS).with_columns(run=pl.lit("a"))
+    for said in (None, nobody, holes_only):
+        model = calibrate([given], human, GRADES, found_once=said).calibrator
+        assert (model.offset, model.shift_all, model.shift_topic) == (0.0, NOTHING.all, NOTHING.topic)
+
+
+def test_a_calibrator_from_elsewhere_brings_its_offset_and_shifts(small: Drawn, model: Calibrator) -> None:
+    """Whatever documents here say of holes: a calibrator that was asked for is used as it is."""
+    given, human = small
+    there = replace(model, offset=-0.7, shift_all=0.25, shift_topic=0.125)
+    for said in (None, lone(human, 3)):
+        done = calibrate([given], human, GRADES, calibrator=there, found_once=said)
+        plain = calibrate([given], human, GRADES, calibrator=replace(there, offset=0.0))
+        assert done.calibrator is there
+        assert done.labels["shift_all"].unique().to_list() == [0.25]
+        assert done.labels["shift_topic"].unique().to_list() == [0.125]
+        mine = done.labels.join(human, on=KEYS, how="anti", maintain_order="left")
+        theirs = plain.labels.join(human, on=KEYS, how="anti", maintain_order="left")
+        np.testing.assert_allclose(probs_of(mine), moved(probs_of(theirs), -0.7), atol=3e-4)
+        assert (mine["gain"] < theirs["gain"]).all()
+        left_out = [d.labels.join(human, on=KEYS, how="semi")["gain"].to_list() for d in (done, plain)]
+        assert left_out[0] == left_out[1]
+
+
 # -- the calibrator as a file --------------------------------------------------------------------------------
 
 
 def test_a_calibrator_survives_its_file(small: Drawn, model: Calibrator, tmp_path: Path) -> None:
+    model = replace(model, offset=-0.3, shift_all=0.2, shift_topic=0.4)
     file = tmp_path / "calibrator.json"
     file.write_text(model.to_json())
     back = Calibrator.read(file)
     assert back == model
+    assert (back.offset, back.shift_all, back.shift_topic) == (-0.3, 0.2, 0.4)
     assert back.fingerprint == model.fingerprint
     given, human = small
     one, two = (calibrate([given], human, GRADES, calibrator=c).labels for c in (model, back))
@@ -456,6 +542,11 @@ def _changed(**parts: Any) -> Any:
         _changed(thresholds=3),
         _changed(temper=[1.0]),
         _changed(kernels=["topic", "direction", "wide", "narrow", "unheard of"]),
+        _changed(shift_all=-0.1),
+        _changed(shift_topic=-1e-9),
+        _changed(offset=float("nan")),
+        _changed(shift_all=float("inf")),
+        _changed(offset=[0.1]),
         _changed(seed="x"),
         _changed(more=1),
     ],

@@ -324,7 +324,7 @@ def test_ctrl_c_in_fill_says_how_to_go_on_and_writes_nothing(
                 "--out",
                 "qrels.txt",
             ],
-            "a name of their own",
+            "write to another name",
         ),
         (
             [

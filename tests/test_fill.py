@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -153,7 +154,7 @@ def test_assessors_rows_survive_and_holes_are_labeled(
     filled: Filled, human: pl.DataFrame, runs: Runs, collection: Collection
 ) -> None:
     check(filled.qrels, QRELS)
-    assert filled.qrels.columns == [*QRELS, "probs", *SHIFTS]
+    assert filled.qrels.columns == [*QRELS, "probs", *SHIFTS, "nearest", "similarity"]
     assert_frame_equal(people(filled.qrels), human.sort(KEYS))
     assert filled.qrels.filter(assessor="human")["probs"].null_count() == human.height
     assert_frame_equal(filled.qrels, filled.qrels.sort(KEYS))
@@ -309,6 +310,48 @@ def test_a_registered_name_that_looks_at_no_text(
     assert made.height == done.summary["holes"] == 3 * (DOCS - JUDGED)
     assert made.group_by("query_id").agg(pl.col("gain").n_unique())["gain"].to_list() == [1, 1, 1]
     assert not (tmp_path / "ledger").exists()
+
+
+def test_what_one_run_alone_found_moves_the_labels_of_holes(
+    filled: Filled, runs: Runs, human: pl.DataFrame, collection: Collection
+) -> None:
+    """Two runs that rank alike find nothing alone; then labels of holes are not moved."""
+    assert filled.calibrator is not None
+    report = filled.summary["calibration"]
+    assert report["offset"] == filled.calibrator.offset != 0.0
+    alike = fill(runs | {"copy": runs["up"], "again": runs["down"]}, human, collection, Eye(), depth=DEPTH)
+    assert alike.summary["calibration"]["offset"] == 0.0
+    assert_frame_equal(alike.labels.select(KEYS), filled.labels.select(KEYS))
+    both = alike.qrels.join(filled.qrels, on=KEYS, suffix="_moved").filter(pl.col("assessor") != "human")
+    assert ((both["gain_moved"] - both["gain"]) * report["offset"] > 0).all()
+    assert_frame_equal(people(alike.qrels), people(filled.qrels))
+
+
+def test_shifts_stand_in_labels_rows_only_and_survive_the_file(filled: Filled, tmp_path: Path) -> None:
+    assert filled.calibrator is not None
+    model = filled.calibrator
+    for column, value in zip(SHIFTS, (model.shift_all, model.shift_topic), strict=True):
+        assert filled.qrels.filter(assessor="human")[column].null_count() == len(people(filled.qrels))
+        made = filled.qrels.filter(pl.col("assessor") != "human")
+        assert made[column].unique().to_list() == [np.float32(value)]
+        assert filled.labels.filter(pl.col("relevance").is_null())[column].null_count() == 2
+    write_qrels(filled.qrels, tmp_path / "filled.qrels")
+    back = read_qrels(tmp_path / "filled.qrels")
+    assert_frame_equal(back.select(*KEYS, *SHIFTS), filled.qrels.select(*KEYS, *SHIFTS))
+
+
+def test_a_calibrator_from_elsewhere_brings_its_shifts(
+    filled: Filled, runs: Runs, human: pl.DataFrame, collection: Collection
+) -> None:
+    assert filled.calibrator is not None
+    there = replace(filled.calibrator, offset=-1.0, shift_all=0.25, shift_topic=0.75)
+    done = fill(runs, human, collection, Eye(), depth=DEPTH, calibrator=there)
+    made = done.qrels.filter(pl.col("assessor") != "human")
+    assert set(made.select(SHIFTS).iter_rows()) == {(0.25, 0.75)}
+    assert done.summary["calibration"]["offset"] == -1.0
+    nowhere = fill(runs, human, collection, Eye(), depth=DEPTH, calibrator=replace(there, offset=0.0))
+    both = done.qrels.join(nowhere.qrels, on=KEYS, suffix="_still").filter(pl.col("assessor") != "human")
+    assert (both["gain"] < both["gain_still"]).all()
 
 
 # -- models are asked once -----------------------------------------------------------------------------------
