@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from harness import groups as groups
     from harness import lint as lint
     from harness import measure as measure
+    from harness import plan as plan
     from harness import pool as pool
     from harness import report as report
     from harness import retrieve as retrieve
@@ -60,6 +61,7 @@ _MODULES = (
     "groups",
     "lint",
     "measure",
+    "plan",
     "pool",
     "report",
     "retrieve",

@@ -9,8 +9,9 @@ from harness._render import count
 if TYPE_CHECKING:
     from harness.compare import Compared, Comparison
     from harness.groups import Groups
+    from harness.plan import Plan
 
-__all__ = ["groups_table", "groups_title", "notes", "table"]
+__all__ = ["groups_table", "groups_title", "notes", "plan_notes", "plan_table", "table"]
 
 _BLANK = "-"
 
@@ -80,3 +81,34 @@ def groups_table(found: Groups) -> tuple[list[str], list[list[object]]]:
         [run, mean, " ".join(map(str, groups))] for run, mean, groups in found.systems.iter_rows()
     ]
     return ["run", found.measure, "groups"], rows
+
+
+def plan_table(made: Plan) -> tuple[list[str], list[list[object]]]:
+    """Columns and rows of `stopgap plan`, what to judge first on top."""
+    columns = ["query_id", "doc_id", "base rank", "candidate rank", "influence", "uncertainty"]
+    rows: list[list[object]] = [
+        [
+            row["query_id"],
+            row["doc_id"],
+            row["base_rank"] or _BLANK,
+            row["candidate_rank"] or _BLANK,
+            f"{row['influence']:+.5f}",
+            f"{row['uncertainty']:.2f}",
+        ]
+        for row in made.order.iter_rows(named=True)
+    ]
+    return columns, rows
+
+
+def plan_notes(made: Plan, written: dict[str, str | None]) -> str:
+    """What stands below the table: how things stand, and the next command."""
+    outlook = ", ".join(f"{word} {share:.0%}" for word, share in made.outlook.items() if share >= 0.005)
+    lines = [
+        f"{made.measure}: {made.delta:+.4f}, give or take {made.deviation:.4f} by what is unjudged. "
+        f"Judged: {made.judged:,} of {made.judged + made.holes:,} documents within reach; "
+        f"{count(made.needed, 'hole')} with influence.",
+        f"{'Settled' if made.settled else 'Open'}: {made.reason}",
+        f"Verdicts that assessors may yet bring about: {outlook}.",
+    ]
+    lines += [f"Written: {path}" for path in written.values() if path]
+    return "\n".join(lines)

@@ -12,7 +12,9 @@ from harness.errors import InputError, UsageError
 if TYPE_CHECKING:
     import polars as pl
 
-__all__ = ["expand", "margins", "read_judged", "writable"]
+    from harness.collection import Collection
+
+__all__ = ["expand", "margins", "open_texts", "read_judged", "writable"]
 
 
 def expand(patterns: Sequence[str]) -> list[str]:
@@ -52,6 +54,15 @@ def margins(given: Sequence[str]) -> float | dict[str, float] | None:
     if "" in found and len(found) > 1:
         raise UsageError("--margin: one for all measures, or one for each; not both")
     return found.get("", found or None)
+
+
+def open_texts(name: str | None) -> Collection | None:
+    """The collection that --collection names, if it was given."""
+    if name is None:
+        return None
+    from harness.collection import open_collection
+
+    return open_collection(name)
 
 
 def writable(out: Path, qrels: str) -> None:

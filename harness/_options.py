@@ -12,11 +12,14 @@ __all__ = [
     "STORY",
     "Accept",
     "All",
+    "AllTopics",
+    "Answers",
     "AsJson",
     "CollectionName",
     "CollectionOption",
     "Compared",
     "Correction",
+    "Count",
     "Files",
     "FilledFile",
     "HolesDepth",
@@ -24,11 +27,14 @@ __all__ = [
     "LabelerNames",
     "LedgerFolder",
     "LintQrels",
+    "ListFile",
     "Margins",
     "Markdown",
     "Measures",
+    "Merged",
     "Mode",
     "Neighbours",
+    "OneMeasure",
     "PageFile",
     "PerTopic",
     "Pipelines",
@@ -41,6 +47,7 @@ __all__ = [
     "Settings",
     "Slices",
     "TextsOf",
+    "TwoRuns",
     "Word",
 ]
 
@@ -115,6 +122,20 @@ Exit codes:
   0  every verdict is better, worse or equivalent
   2  bad input or usage
   3  a verdict is inconclusive""",
+    "plan": """\
+Lists the unjudged documents whose grades would tell most about the difference, best first: what both runs
+rank alike tells nothing. Judge the list, give it back as --answers, and go on until it says that the verdict
+is settled: what assessors may yet say would not change it in 95 of 100 draws. influence: what one grade more
+makes of the difference; uncertainty: how far the document's grade is from known, as a standard deviation.
+
+Examples:
+  stopgap plan base.run candidate.run --qrels filled.qrels --collection DIR --out list.csv
+  stopgap plan base.run candidate.run --qrels filled.qrels --answers list.csv --merged judged.qrels
+
+Exit codes:
+  0  the verdict is settled
+  2  bad input or usage
+  3  it is not; the list says what to judge""",
     "gate": """\
 FILE is TOML, by default stopgap.toml:
   runs = ["candidate.run"]
@@ -220,6 +241,30 @@ Measures = Annotated[
     list[str] | None, typer.Option("-m", metavar="M", help="A measure; repeat for more. [default: nDCG@10]")
 ]
 PerTopic = Annotated[bool, typer.Option("--per-topic", help="Also show the value of every topic.")]
+
+# plan
+TwoRuns = Annotated[
+    list[str],
+    typer.Argument(metavar="BASE CANDIDATE", help="Two runs: TREC text (also .gz, .zst) or .parquet."),
+]
+OneMeasure = Annotated[str, typer.Option("-m", metavar="M", help="The measure whose verdict is to settle.")]
+Count = Annotated[int, typer.Option("--count", metavar="N", min=1, help="Documents to ask for at most.")]
+ListFile = Annotated[
+    Path | None,
+    typer.Option("--out", metavar="LIST", help="List to write, .csv or .jsonl; with texts if --collection."),
+]
+Answers = Annotated[
+    Path | None,
+    typer.Option(
+        "--answers", metavar="A", help="First add these: a list with `relevance` filled in, or qrels."
+    ),
+]
+Merged = Annotated[
+    Path | None, typer.Option("--merged", metavar="F", help="Write the qrels with the answers in them.")
+]
+AllTopics = Annotated[
+    bool, typer.Option("--all-topics", help="Count the runs' topics that nobody has judged yet, too.")
+]
 
 # gate
 Settings = Annotated[

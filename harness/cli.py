@@ -20,7 +20,7 @@ import typer
 
 from harness import _options as words
 from harness._help import Group, Verb
-from harness._inputs import expand, margins, read_judged, writable
+from harness._inputs import expand, margins, open_texts, read_judged, writable
 from harness.errors import StopgapError, StopgapWarning, UsageError
 
 if TYPE_CHECKING:
@@ -283,6 +283,51 @@ def compare(
         raise typer.Exit(INCONCLUSIVE)
 
 
+@app.command(cls=Verb, epilog=words.EPILOG["plan"])
+def plan(
+    runs: words.TwoRuns,
+    qrels: words.QrelsFile,
+    measure: words.OneMeasure = "nDCG@10",
+    collection: words.TextsOf = None,
+    count: words.Count = 20,
+    out: words.ListFile = None,
+    answers: words.Answers = None,
+    merged: words.Merged = None,
+    all_topics: words.AllTopics = False,
+    as_json: words.AsJson = False,
+) -> None:
+    """Name the judgments that would settle a verdict soonest."""
+    from harness import _compared
+    from harness.plan import plan as make
+    from harness.plan import read_answers, write_list
+    from harness.plan_pool import scale_of
+    from harness.pool import pool
+    from harness.trec import qrels_grades, read_runs, write_qrels
+
+    if len(ranked := read_runs(runs)) != 2:
+        raise UsageError(f"a plan is for two runs, a base and a candidate; {len(ranked)} are given")
+    if merged is not None and answers is None:
+        raise UsageError("--merged writes what --answers brings; give both")
+    opened = open_texts(collection)
+    judged, grades = read_judged(qrels), qrels_grades(qrels)
+    grades = grades or sorted(opened.grades if opened else scale_of(judged, None))
+    if answers is not None:
+        judged = read_answers(answers, judged, grades, pairs=pool(ranked, 10**6))
+    if merged is not None:
+        writable(merged, str(answers))
+        write_qrels(judged, merged, grades=grades)
+    topics = sorted({q for run in ranked.values() for q in run["query_id"].unique()}) if all_topics else None
+    base, candidate = ranked.values()
+    made = make(base, candidate, judged, measure, grades=grades, count=count, topics=topics)
+    if out is not None:
+        write_list(made, out, opened)
+    written = {"out": str(out) if out else None, "merged": str(merged) if merged else None}
+    columns, rows = _compared.plan_table(made)
+    _show(as_json, made.to_json() | written, columns, rows, _compared.plan_notes(made, written))
+    if not made.settled:
+        raise typer.Exit(INCONCLUSIVE)
+
+
 @app.command(cls=Verb, epilog=words.EPILOG["gate"])
 def gate(
     settings: words.Settings = SETTINGS,
@@ -318,7 +363,6 @@ def report(
     seed: words.Seed = 0,
 ) -> None:
     """Write one HTML page: the verdict, and everything it rests on."""
-    from harness.collection import open_collection
     from harness.compare import compare as compare_runs
     from harness.report import origin, write
     from harness.report import report as page
@@ -327,7 +371,7 @@ def report(
 
     writable(out, qrels)
     paths, judged, grades = run_paths(runs), read_judged(qrels), qrels_grades(qrels)
-    opened = open_collection(collection) if collection else None
+    opened = open_texts(collection)
     how: dict[str, Any] = {"grades": grades, "margins": margins(margin or []), "seed": seed}
     sliced = read_slices(slices) if slices else None
     result = compare_runs(paths, judged, measures or ["nDCG@10"], slices=sliced, **how)

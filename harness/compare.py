@@ -344,6 +344,7 @@ def _judged(
     tied = [
         n for n, h in ((base, hits), (candidate, other)) if h.tied and h.tied == len(found.topics) - h.missing
     ]
+    alike = alike and bool(hits.all.retrieved.any() or other.all.retrieved.any())
     empty = one.base == one.candidate == 0.0 and one.wins == one.losses == 0 and not alike
     verdict, why = judge(one, labels=_share(found, base, candidate), tied=tied, empty=empty, edge=edge)
     return replace(one, verdict=verdict, why=why)

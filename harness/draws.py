@@ -15,7 +15,7 @@ shifts come with the labels (`harness.selection` estimates them on judged docume
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
@@ -30,7 +30,7 @@ are not left to chance."""
 SHIFT_ALL, SHIFT_TOPIC = 0.5, 0.5
 """For labels that come without shifts: what `harness.selection` supposes before anything is seen."""
 _FREEDOM = 5.0
-_MOST = 2_000_000  # judgments graded at once
+_MOST = 500_000  # judgments graded at once
 
 
 def generator(seed: int, stream: int) -> np.random.Generator:
@@ -64,21 +64,35 @@ def score_draws(
         name: {spec.text: np.tile(score(spec, hit), (draws, 1)) for spec in specs}
         for name, hit in hits.items()
     }
-    relevance = _drawn(small, seed, draws)
-    step = max(1, _MOST // max(1, len(small)))
-    for first in range(0, draws, step):
-        part = slice(first, first + step)
-        graded = small.regraded(relevance[part])
-        for name, view in views.items():
-            again = Hits(small, view, []).repeated(graded)
+    # What stands below a measure's cutoff is not carried through every drawing.
+    reach = {spec.text: None if spec.judged_only else spec.cutoff for spec in specs}
+    seen = {
+        (name, cutoff): Hits(small, _above(view, cutoff), [])
+        for name, view in views.items()
+        for cutoff in set(reach.values())
+    }
+    first = 0
+    for relevance in _drawn(small, seed, draws):
+        part = slice(first, first + len(relevance))
+        graded = small.regraded(relevance)
+        again = {key: hit.repeated(graded) for key, hit in seen.items()}
+        for name in views:
             for spec in specs:
-                found[name][spec.text][part, topics] = score(spec, again).reshape(-1, len(topics))
+                values = score(spec, again[name, reach[spec.text]])
+                found[name][spec.text][part, topics] = values.reshape(-1, len(topics))
+        first = part.stop
     return found
 
 
-def _drawn(judgments: Judgments, seed: int, draws: int) -> Ints:
-    """Grades (draws, n): an assessor's as it is, a label's drawn."""
-    from scipy.special import expit, logit, stdtrit
+def _above(view: View, cutoff: int | None) -> View:
+    """The first `cutoff` ranks."""
+    kept = slice(None) if cutoff is None else view.rank <= cutoff
+    return View(view.judgment[kept], view.topic[kept], view.rank[kept], view.retrieved)
+
+
+def _drawn(judgments: Judgments, seed: int, draws: int) -> Iterator[Ints]:
+    """Grades (some draws, n), so many at a time as fit: an assessor's as it is, a label's drawn."""
+    from scipy.special import logit, stdtrit
 
     assert judgments.probs is not None
     rows = np.flatnonzero(~np.isnan(judgments.probs[:, 0]))
@@ -92,14 +106,19 @@ def _drawn(judgments: Judgments, seed: int, draws: int) -> Ints:
     rng = generator(seed, 0)
     everywhere = stdtrit(_FREEDOM, (rng.permutation(draws) + 0.5) / draws)
     by_topic = rng.standard_normal((draws, len(judgments.topics)))
-    chance = rng.random((draws, len(rows)))
-    shift = for_all * everywhere[:, None] + in_topic * by_topic[:, judgments.topic[rows]]
-    position = np.zeros(chance.shape, dtype=np.int64)
-    for column in range(odds.shape[1]):
-        position += chance < expit(odds[:, column] + shift)
-    grades = np.tile(judgments.relevance, (draws, 1))
-    grades[:, rows] = judgments.grades[position]
-    return grades
+    step = max(1, _MOST // max(1, len(judgments)))
+    for first in range(0, draws, step):
+        part = slice(first, min(first + step, draws))
+        # chance < P(grade >= g), in log-odds: the shift is the same for every grade
+        needed = logit(rng.random((part.stop - first, len(rows))))
+        needed -= for_all * everywhere[part, None]
+        needed -= in_topic * by_topic[part, judgments.topic[rows]]
+        position = np.zeros(needed.shape, dtype=np.int64)
+        for column in range(odds.shape[1]):
+            position += needed < odds[:, column]
+        grades = np.tile(judgments.relevance, (len(needed), 1))
+        grades[:, rows] = judgments.grades[position]
+        yield grades
 
 
 def _part(judgments: Judgments, topics: Ints) -> tuple[Judgments, Ints]:

@@ -39,6 +39,7 @@ CORRECTIONS = ("holm", "bonferroni", "fdr", "none")
 _EXACT = 13  # topics that differ: 2^13 sign patterns are fewer than RESAMPLES
 _CHUNK = 1 << 17  # topics times resamples that are worked on at once
 _MOST_TOPICS = 10**7
+_ROUNDING = 1e-13  # of a mean: topics that differ by less differ by rounding only
 
 
 def intervals(deltas: Floats, noise: Floats | None = None, *, seed: int = 0) -> tuple[Floats, Floats]:
@@ -56,8 +57,9 @@ def intervals(deltas: Floats, noise: Floats | None = None, *, seed: int = 0) -> 
 
     topics, comparisons = deltas.shape
     means = deltas.mean(axis=0)
+    moving = np.zeros(comparisons, dtype=bool) if noise is None else np.asarray(noise.any(axis=0))
     if topics == 1:
-        still = (deltas[0] == 0) if noise is None else (deltas[0] == 0) & ~noise.any(axis=0)
+        still = (deltas[0] == 0) & ~moving
         ends = np.where(still, 0.0, np.inf)
         return -ends, ends
     low, high = means.copy(), means.copy()
@@ -67,8 +69,9 @@ def intervals(deltas: Floats, noise: Floats | None = None, *, seed: int = 0) -> 
     for first in range(0, comparisons, 2048):
         part = slice(first, first + 2048)
         replicates = _resampled(deltas[:, part], seed)
-        below, same = replicates < means[part], replicates == means[part]
-        share = (below.sum(axis=0) + 0.5 * same.sum(axis=0)) / len(replicates)
+        edge = 1e-12 * np.abs(deltas[:, part]).mean(axis=0)  # equal but for rounding counts half
+        below, beside = replicates < means[part] - edge, replicates <= means[part] + edge
+        share = (below.sum(axis=0) + beside.sum(axis=0)) / (2 * len(replicates))
         cubes = (away[:, part] ** 3).sum(axis=0)
         with np.errstate(divide="ignore", invalid="ignore"):
             bend = np.where(spread[part] > 0, cubes / (6 * spread[part] ** 1.5), 0.0)
@@ -81,7 +84,7 @@ def intervals(deltas: Floats, noise: Floats | None = None, *, seed: int = 0) -> 
             at = [float(r[column]) for r in ranks]
             if not np.isfinite(at).all():  # every replicate on one side: the topics say nothing of skewness
                 at = [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2]
-            if spread[first + column] > 0 or noise is not None:
+            if spread[first + column] > 0 or moving[first + column]:
                 low[first + column], high[first + column] = _quantiles(replicates[:, column], at)
     return low, high
 
@@ -177,7 +180,7 @@ def t_test(delta: Floats) -> tuple[float, float]:
     from scipy.special import stdtr
 
     spread = float(delta.std(ddof=1)) if len(delta) > 1 else 0.0
-    if spread == 0.0:
+    if spread <= _ROUNDING * abs(float(delta.mean())):
         return math.nan, math.nan
     t = float(delta.mean()) / (spread / math.sqrt(len(delta)))
     return t, float(2 * stdtr(len(delta) - 1, -abs(t)))
@@ -201,7 +204,9 @@ def _power(effect: float, topics: float) -> float:
     degrees = topics - 1
     bound = float(stdtrit(degrees, 1 - ALPHA / 2))
     away = effect * math.sqrt(topics)
-    return float(1 - nctdtr(degrees, away, bound) + nctdtr(degrees, away, -bound))
+    # SciPy has NaN where these tails are far below 1e-9
+    below, beyond = np.nan_to_num(nctdtr(degrees, away, np.array([bound, -bound])))
+    return float(1 - below + beyond)
 
 
 def detectable(spread: float, topics: int) -> float:

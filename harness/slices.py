@@ -33,8 +33,8 @@ def read_slices(path: str | Path) -> pl.DataFrame:
         raise InputError(
             path, 1, f"has the columns {', '.join(table.columns)}; query_id and one more are needed"
         )
-    if (twice := table["query_id"].is_duplicated()).any():
-        row = int(np.flatnonzero(twice.to_numpy())[1])
+    if not (first := table["query_id"].is_first_distinct()).all():
+        row = int(np.flatnonzero(~first.to_numpy())[0])
         raise InputError(path, row + 2, f"topic {table['query_id'][row]!r} stands here a second time")
     return table
 
@@ -47,10 +47,12 @@ def masks(slices: pl.DataFrame, topics: Sequence[str]) -> dict[str, Bools]:
 
     Raises
     ------
-    UsageError: there is no column query_id, or none of the topics has a row.
+    UsageError: there is no column query_id, a topic is there twice, or none of the topics has a row.
     """
     if "query_id" not in slices.columns:
         raise UsageError(f"slices need a column query_id; there are {', '.join(slices.columns)}")
+    if not (first := slices["query_id"].is_first_distinct()).all():
+        raise UsageError(f"the slices have topic {slices['query_id'].filter(~first)[0]!r} more than once")
     rows = pl.DataFrame({"query_id": topics}, schema={"query_id": pl.String}).join(
         slices.with_columns(pl.col("query_id").cast(pl.String)),
         on="query_id",

@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 
 from harness import gains
 from harness.errors import SchemaError, UsageError
-from harness.gains import Judgments, blocks, find, running_sum
+from harness.gains import SHIFTS, Judgments, blocks, find, running_sum
 from harness.ranking import rank
+from harness.scoring import Spec, score
 
 
 def qrels(rows: Iterable[tuple[str, str, int]]) -> pl.DataFrame:
@@ -179,3 +180,89 @@ def test_running_sum_is_the_sum_before_within_the_topic(rows) -> None:
     values = np.array([v for _, v in rows], dtype=np.float64)
     expected = [sum(v for u, v in rows[:i] if u == t) for i, (t, _) in enumerate(rows)]
     assert running_sum(topic, values).tolist() == expected
+
+
+# -- judged many times over ----------------------------------------------------------------------------------
+
+SPECS = [
+    Spec("nDCG", "nDCG@3", 3),
+    Spec("AP", "AP"),
+    Spec("P", "P@2", 2),
+    Spec("RR", "RR"),
+    Spec("R", "R@2", 2),
+    Spec("RBP", "RBP", rel=None),
+]
+RANKED = run([(q, d, -float(i)) for q in ("1", "2", "3") for i, d in enumerate("abcd")])
+grades_of_five = st.lists(st.integers(-1, 3), min_size=5, max_size=5)
+
+
+def five(grades: list[int]) -> pl.DataFrame:
+    pairs = [("1", "a"), ("1", "c"), ("2", "b"), ("3", "d"), ("3", "z")]
+    return qrels([(*pair, g) for pair, g in zip(pairs, grades, strict=True)])
+
+
+@settings(deadline=None, max_examples=20)
+@given(st.lists(grades_of_five, min_size=1, max_size=4))
+def test_regraded_judgments_are_those_of_as_many_qrels(times) -> None:
+    """One grade stays 3, so that the scale, which regrading keeps, is that of each."""
+    times = [[3, *grades[1:]] for grades in times]
+    first = Judgments(five([3, 0, 0, 0, 0]))
+    hits = find(first, blocks(RANKED))
+    again = hits.repeated(first.regraded(np.array(times)))
+    for spec in SPECS:
+        found = score(spec, again).reshape(len(times), 3)
+        for row, grades in zip(found, times, strict=True):
+            expected = score(spec, find(Judgments(five(grades)), blocks(RANKED)))
+            np.testing.assert_allclose(row, expected, atol=1e-12, err_msg=spec.text)
+
+
+def test_regraded_judgments_are_an_assessor_s() -> None:
+    labels = filled([("1", "a", 1, 0.75, [0.25, 0.75]), ("2", "b", 0, 0.25, [0.75, 0.25])])
+    first = Judgments(labels)
+    assert first.relevant(1).tolist() == first.gains().tolist() == [0.75, 0.25]
+    made = first.regraded(np.array([[1, 0], [0, 2]]))
+    assert (made.topics, made.topic.tolist(), len(made)) == (["1", "2"] * 2, [0, 1, 2, 3], 4)
+    assert made.relevant(1).tolist() == made.gains().clip(max=1).tolist() == [1.0, 0.0, 0.0, 1.0]
+    assert not made.labeled.any()
+    assert made.scale == first.scale
+    assert first.gains().tolist() == [0.75, 0.25], "the first ones are as they were"
+
+
+def test_only_some_topics() -> None:
+    rows = [("1", "a", 1, 0.75, [0.25, 0.75]), ("2", "b", 0, 0.25, [0.75, 0.25]), ("3", "c", 1, 1.0, None)]
+    whole = Judgments(filled(rows).with_columns(shift_all=0.25, shift_topic=pl.Series([0.5, None, 1.0])))
+    part = whole.only(np.array([False, True, True]), np.array([1, 2]))
+    assert (part.topics, part.topic.tolist(), len(part)) == (["2", "3"], [0, 1], 2)
+    assert part.relevant(1).tolist() == [0.25, 1.0]
+    assert part.gains().tolist() == [0.25, 1.0]
+    np.testing.assert_array_equal(part.shifts, [[0.25, np.nan], [0.25, 1.0]])
+    assert part.scale == whole.scale
+    assert whole.relevant(1).tolist() == [0.75, 0.25, 1.0]
+
+
+def test_shifts_are_unknown_where_no_column_says_them() -> None:
+    frame = filled([("1", "a", 1, 0.75, [0.25, 0.75])])
+    assert np.isnan(Judgments(frame).shifts).tolist() == [[True, True]]
+    said = frame.with_columns(pl.lit(0.5, pl.Float32).alias(SHIFTS[1]))
+    np.testing.assert_array_equal(Judgments(said).shifts, [[np.nan, 0.5]])
+
+
+# -- runs that say nothing, or the same ----------------------------------------------------------------------
+
+
+def test_topics_with_one_score_for_all_are_counted() -> None:
+    one = [(q, d, 1.0) for q, d in ("1a", "1b", "2a", "3b", "3c", "9a", "9b")]
+    frame = run([*one, ("3", "a", 2.0)])
+    judgments = Judgments(qrels([("1", "a", 1), ("2", "a", 1), ("3", "a", 1)]))
+    assert find(judgments, blocks(frame)).tied == 1, "not one document alone, nor a topic nobody judged"
+
+
+def test_runs_are_the_same_if_judged_documents_stand_at_the_same_ranks() -> None:
+    judgments = Judgments(qrels([("1", "a", 1), ("1", "b", 0)]))
+    base, other, swapped, longer = (
+        find(judgments, blocks(run([("1", d, -float(i)) for i, d in enumerate(ids)])))
+        for ids in ("axb", "ayb", "bxa", "axby")
+    )
+    assert base.same(other)
+    assert not base.same(swapped)
+    assert not base.same(longer), "as many documents, too: R-precision and P count on"

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from harness.errors import SchemaError, UsageError
 from harness.frames import QRELS, RUN
-from harness.pool import condensed, holes, judged, pool, summary
+from harness.pool import condensed, found_once, holes, judged, pool, summary
 from harness.ranking import rank
 from harness.trec import read_qrels, read_runs
 
@@ -48,6 +48,39 @@ def test_the_pool_is_the_union_of_the_tops():
 def test_holes_are_pooled_pairs_without_a_qrel_on_judged_topics():
     assert holes(RUNS, JUDGED, 2).rows() == [("q1", "b"), ("q2", "y")]
     assert holes(RUNS, JUDGED, 4).rows() == [("q1", "b"), ("q1", "c"), ("q1", "e"), ("q2", "y")]
+
+
+def test_found_once_are_the_pairs_that_one_run_alone_brings_and_which():
+    assert found_once(RUNS, 2).rows() == [
+        ("q1", "a", "A"),  # third in B
+        ("q1", "d", "B"),  # b is in both tops, c and e in none
+        ("q2", "x", "A"),
+        ("q2", "y", "A"),
+        ("q9", "a", "A"),
+    ]
+    assert found_once(RUNS, 3).rows()[:2] == [("q1", "c", "A"), ("q1", "d", "B")]
+    assert found_once(RUNS, 3).columns == ["query_id", "doc_id", "run"]
+    assert found_once({"A": RUNS["A"], "twin": RUNS["A"]}, 5).rows() == []
+
+
+@given(
+    st.dictionaries(
+        st.sampled_from("ABC"),
+        st.dictionaries(st.sampled_from(["q1", "q2"]), st.permutations("abcde"), min_size=1),
+        min_size=1,
+    ),
+    st.integers(1, 6),
+)
+def test_found_once_is_what_counting_gives(given_runs, depth):
+    runs = {n: run(**{q: " ".join(ids) for q, ids in topics.items()}) for n, topics in given_runs.items()}
+    seats: dict[tuple[str, str], list[str]] = {}
+    for name, topics in given_runs.items():
+        for q, ids in topics.items():
+            for d in ids[:depth]:
+                seats.setdefault((q, d), []).append(name)
+    expected = sorted((q, d, names[0]) for (q, d), names in seats.items() if len(names) == 1)
+    assert found_once(runs, depth).rows() == expected
+    assert found_once(dict(reversed(runs.items())), depth).rows() == expected
 
 
 def test_a_grade_on_another_topic_judges_nothing():
