@@ -30,11 +30,11 @@ ROOMS = [
     "pool ledger places protocol registry labeling calibrate calibrator evidence ordinal gains scoring"
     " measure draws selection inference grading kernels retrieve dense provenance steps terrier",
     "fill bounds bounds_ap bounds_field bounds_flips bounds_greatest slices verdicts compare groups plan"
-    " plan_influence plan_list plan_pool",
+    " plan_influence plan_list plan_pool agree agree_pairs agree_ranking agree_rated agree_tables",
     "gate gate_agreement gate_config gate_lock gate_output throughput report report_charts report_data"
     " report_html report_style report_summary report_topics",
     "demo",
-    "cli _help _options _render _compared _inputs",
+    "cli _help _options _render _compared _inputs _agreed",
 ]
 FLOOR = {f"harness.{room}": n for n, rooms in enumerate(ROOMS) for room in rooms.split()}
 FLOOR["harness"] = 0
