@@ -10,6 +10,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from harness import agree as agree
     from harness import bounds as bounds
     from harness import calibrate as calibrate
     from harness import compare as compare
@@ -53,6 +54,7 @@ if TYPE_CHECKING:
     from harness.trec import write_run as write_run
 
 _MODULES = (
+    "agree",
     "bounds",
     "calibrate",
     "compare",

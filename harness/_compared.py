@@ -111,4 +111,8 @@ def plan_notes(made: Plan, written: dict[str, str | None]) -> str:
         f"Verdicts that assessors may yet bring about: {outlook}.",
     ]
     lines += [f"Written: {path}" for path in written.values() if path]
+    if not made.settled:
+        name = written["out"] or "list.csv"
+        first = "" if written["out"] else f"--out {name} writes the list; "
+        lines.append(f"Next: {first}fill in its column relevance and give it back with --answers {name}")
     return "\n".join(lines)

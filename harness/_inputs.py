@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from harness.collection import Collection
 
-__all__ = ["expand", "margins", "open_texts", "read_judged", "writable"]
+__all__ = ["expand", "margins", "named_labels", "open_texts", "read_judged", "writable"]
 
 
 def expand(patterns: Sequence[str]) -> list[str]:
@@ -39,6 +39,23 @@ def read_judged(spec: str) -> pl.DataFrame:
     from harness.trec import read_qrels
 
     return read_qrels(spec)
+
+
+def named_labels(files: Sequence[str], human: str) -> dict[str, pl.DataFrame]:
+    """Labels of each file by the file's name.
+
+    Raises
+    ------
+    InputError: a file is that of the judgments, which agree with themselves. UsageError: two have one name.
+    """
+    found: dict[str, pl.DataFrame] = {}
+    for file in files:
+        if os.path.exists(file) and os.path.exists(human) and os.path.samefile(file, human):
+            raise InputError(file, None, "judgments and labels are one file, and agree with themselves")
+        if (name := Path(file).name) in found:
+            raise UsageError(f"two files of labels have the name {name}; give each a name of its own")
+        found[name] = read_judged(file)
+    return found
 
 
 def margins(given: Sequence[str]) -> float | dict[str, float] | None:

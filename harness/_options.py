@@ -23,7 +23,9 @@ __all__ = [
     "Files",
     "FilledFile",
     "HolesDepth",
+    "HumanFile",
     "Junit",
+    "LabelFiles",
     "LabelerNames",
     "LedgerFolder",
     "LintQrels",
@@ -35,6 +37,7 @@ __all__ = [
     "Mode",
     "Neighbours",
     "OneMeasure",
+    "OrderedRuns",
     "PageFile",
     "PerTopic",
     "Pipelines",
@@ -43,6 +46,7 @@ __all__ = [
     "RunDepth",
     "RunFiles",
     "RunFolder",
+    "SecondFile",
     "Seed",
     "Settings",
     "Slices",
@@ -136,6 +140,15 @@ Exit codes:
   0  the verdict is settled
   2  bad input or usage
   3  it is not; the list says what to judge""",
+    "agree": """\
+Over the pairs that both graded; intervals draw topics anew. Labels are .parquet with distributions, or any
+qrels: of filled ones the labels count. A pair without a label is counted and never scored. With runs also:
+whether the labels order them as the judgments do, on the same pairs.
+
+Examples:
+  stopgap agree --human qrels.txt --labels labels.txt
+  stopgap agree --human qrels.txt --labels a.txt --labels b.txt --second assessor2.txt
+  stopgap agree runs/*.run.gz --human qrels.txt --labels labels.txt -m nDCG@10""",
     "gate": """\
 FILE is TOML, by default stopgap.toml:
   runs = ["candidate.run"]
@@ -241,6 +254,23 @@ Measures = Annotated[
     list[str] | None, typer.Option("-m", metavar="M", help="A measure; repeat for more. [default: nDCG@10]")
 ]
 PerTopic = Annotated[bool, typer.Option("--per-topic", help="Also show the value of every topic.")]
+
+# agree
+OrderedRuns = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="[RUN...]", help="Runs to order by the labels and by the judgments."),
+]
+HumanFile = Annotated[
+    str, typer.Option("--human", metavar="Q", help="Qrels with the judgments; 'demo' for the embedded ones.")
+]
+LabelFiles = Annotated[
+    list[str],
+    typer.Option("--labels", metavar="F", help="A labeler's grades, as qrels; repeat to compare labelers."),
+]
+SecondFile = Annotated[
+    str | None,
+    typer.Option("--second", metavar="Q", help="Qrels of a second assessor: how far two people agree."),
+]
 
 # plan
 TwoRuns = Annotated[

@@ -22,8 +22,8 @@ from harness.agree_pairs import Judged, Rater, both, judged, rater
 from harness.agree_ranking import orderings
 from harness.agree_rated import LEVELS, Rated, krippendorff_alpha, positions, rate, truth
 from harness.agree_tables import alphas, count_tables, cut, distances, interval, kappas, resampled
+from harness.arrays import Floats
 from harness.errors import UsageError
-from harness.gains import Floats
 from harness.measure import measure
 from harness.trec_read import read_run
 

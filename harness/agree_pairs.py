@@ -12,9 +12,9 @@ from dataclasses import dataclass
 import numpy as np
 import polars as pl
 
+from harness.arrays import Floats, Ints
 from harness.errors import SchemaError, UsageError
 from harness.frames import LABELS, QRELS, check
-from harness.gains import Floats, Ints
 from harness.ranking import repeated
 
 __all__ = ["Judged", "Pairs", "Rater", "both", "judged", "rater"]

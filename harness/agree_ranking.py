@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from harness.agree_tables import interval, resampled
-from harness.gains import Floats
+from harness.arrays import Floats
 
 if TYPE_CHECKING:
     from harness.measure import Measurement

@@ -25,7 +25,7 @@ from harness.agree_tables import (
     pairwise,
     resampled,
 )
-from harness.gains import Floats, Ints
+from harness.arrays import Floats, Ints
 from harness.measure import Measurement, measure
 from harness.ranking import rank
 

@@ -14,8 +14,8 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from harness.arrays import Floats, Ints
 from harness.draws import generator
-from harness.gains import Floats, Ints
 
 __all__ = [
     "CONFIDENCE",

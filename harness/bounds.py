@@ -25,7 +25,8 @@ from harness.bounds_field import Field, open_field
 from harness.bounds_flips import fewest
 from harness.bounds_greatest import gain_of, greatest
 from harness.errors import UsageError
-from harness.gains import Judgments, blocks, find
+from harness.gains import blocks, find
+from harness.judgments import Judgments
 from harness.measure import parse
 from harness.scoring import Spec
 from harness.trec import read_run

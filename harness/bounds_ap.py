@@ -17,8 +17,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from harness.arrays import Bools, Floats, Ints, running_sum
 from harness.bounds_field import Field
-from harness.gains import Bools, Floats, Ints, running_sum
 
 __all__ = ["ENUMERATED", "ap", "ap_curve", "ap_slope"]
 

@@ -7,8 +7,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 import polars as pl
 
+from harness.arrays import Bools, Floats, Ints
 from harness.errors import SchemaError, UsageError
-from harness.gains import Bools, Floats, Ints, Judgments, blocks
+from harness.gains import blocks
+from harness.judgments import Judgments
 
 __all__ = ["Field", "open_field"]
 

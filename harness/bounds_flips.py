@@ -7,11 +7,13 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import polars as pl
 
+from harness.arrays import Floats
 from harness.bounds_ap import ap_slope
 from harness.bounds_field import Field
 from harness.bounds_greatest import LINEAR, curve, gain_of, slope
 from harness.frames import QRELS, check
-from harness.gains import Floats, Hits, Judgments, blocks, find
+from harness.gains import Hits, blocks, find
+from harness.judgments import Judgments
 from harness.scoring import Spec, score
 
 __all__ = ["fewest"]

@@ -15,9 +15,9 @@ from itertools import pairwise
 
 import numpy as np
 
+from harness.arrays import Bools, Floats, Ints, running_sum
 from harness.bounds_ap import ENUMERATED, ap, ap_curve
 from harness.bounds_field import Field
-from harness.gains import Bools, Floats, Ints, running_sum
 from harness.scoring import Spec
 
 __all__ = ["LINEAR", "curve", "gain_of", "greatest", "slope"]

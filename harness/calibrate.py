@@ -16,15 +16,15 @@ from hashlib import sha256
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import polars as pl
 
+from harness.arrays import Bools, Floats, Ints
 from harness.calibrator import Calibrator
 from harness.errors import CalibrationError
-from harness.evidence import Floats, Ints, Pool, read_pool
+from harness.evidence import Pool, read_pool
 from harness.frames import LABELS
-from harness.gains import SHIFTS
 from harness.grading import hard_grades, plain, quality, tempered, thresholds
+from harness.judgments import SHIFTS
 from harness.kernels import STARTS, STARTS_WITHOUT_VECTORS, Space
 from harness.ordinal import (
     JITTER,
@@ -143,9 +143,7 @@ def _calibrate(
     return Calibrated(labels, model, report)
 
 
-def _selection(
-    pool: Pool, judged: npt.NDArray[np.bool_], probs: Floats, found_once: pl.DataFrame | None
-) -> Shift:
+def _selection(pool: Pool, judged: Bools, probs: Floats, found_once: pl.DataFrame | None) -> Shift:
     """How far left-out labels of judged documents that one run alone found are from their judgments."""
     if found_once is None:
         return NOTHING
@@ -163,7 +161,7 @@ class _Prediction:
     mean: Floats
     variance: Floats
     probs: Floats
-    told: npt.NDArray[np.bool_]
+    told: Bools
     nearest: Ints
     similarity: Floats
 
@@ -353,7 +351,7 @@ def _labels(
 def _report(
     pool: Pool,
     model: Calibrator,
-    judged: npt.NDArray[np.bool_],
+    judged: Bools,
     given: tuple[Floats, Ints],
     informed: _Prediction,
     bare: _Prediction,
@@ -389,7 +387,7 @@ def _report(
     return report
 
 
-def _alike(pool: Pool, informed: _Prediction, judged: npt.NDArray[np.bool_]) -> float | None:
+def _alike(pool: Pool, informed: _Prediction, judged: Bools) -> float | None:
     """Share of judged documents with a judged near-duplicate on the topic that have its grade; null without
     any."""
     rows = np.flatnonzero(judged & (np.nan_to_num(informed.similarity, nan=-1) >= NEAR_DUPLICATE))

@@ -17,10 +17,10 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from harness.arrays import Bools, Floats
 from harness.bounds import Bounds, bounds_each
 from harness.draws import score_draws
 from harness.errors import UnknownName, UsageError
-from harness.gains import Bools, Floats
 from harness.inference import (
     CONFIDENCE,
     adjusted,

@@ -19,7 +19,9 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
-from harness.gains import Floats, Hits, Ints, Judgments, View
+from harness.arrays import Floats, Ints
+from harness.gains import Hits, View
+from harness.judgments import Judgments
 from harness.scoring import Spec, score
 
 __all__ = ["DRAWS", "SHIFT_ALL", "SHIFT_TOPIC", "generator", "score_draws"]

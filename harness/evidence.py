@@ -10,13 +10,11 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
+from harness.arrays import Bools, Floats, Ints
 from harness.errors import CalibrationError, SchemaError
 from harness.frames import QRELS, SIGNALS, check
 
-__all__ = ["Column", "Floats", "Ints", "Pool", "Topic", "read_pool"]
-
-Floats = npt.NDArray[np.float64]
-Ints = npt.NDArray[np.int64]
+__all__ = ["Column", "Pool", "Topic", "read_pool"]
 
 
 @dataclass(frozen=True)
@@ -56,7 +54,7 @@ class Pool:
     x: Floats
     lead: Floats
     grade: Ints
-    heard: npt.NDArray[np.bool_]
+    heard: Bools
     vectors: npt.NDArray[np.float32] | None
     topics: tuple[Topic, ...]
 

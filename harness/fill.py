@@ -14,7 +14,7 @@ from harness.calibrator import Calibrator
 from harness.collection import Collection
 from harness.errors import UsageError
 from harness.frames import LABELS, QRELS, Runs, check
-from harness.gains import SHIFTS
+from harness.judgments import SHIFTS
 from harness.labeling import Labeler, Progress, load, signal_batches
 from harness.ledger import Ledger
 from harness.pool import found_once

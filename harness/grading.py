@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from harness.evidence import Floats, Ints
+from harness.arrays import Floats, Ints
 from harness.ordinal import distribution
 
 __all__ = ["hard_grades", "plain", "quality", "tempered", "thresholds"]

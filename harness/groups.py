@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from harness.arrays import Bools, Floats
 from harness.draws import generator, score_draws
 from harness.errors import UsageError
-from harness.gains import Bools, Floats
 from harness.inference import ALPHA, RESAMPLES, intervals, sign_flips
 from harness.measure import measure
 from harness.scoring import Spec

@@ -13,9 +13,9 @@ from typing import Any
 
 import numpy as np
 
+from harness.arrays import Floats
 from harness.draws import generator
 from harness.errors import UnknownName
-from harness.gains import Floats
 
 __all__ = [
     "ALPHA",

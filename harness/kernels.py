@@ -6,7 +6,8 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from harness.evidence import Floats, Ints, Pool, Topic
+from harness.arrays import Floats, Ints
+from harness.evidence import Pool, Topic
 
 __all__ = ["STARTS", "STARTS_WITHOUT_VECTORS", "Amplitudes", "Space"]
 

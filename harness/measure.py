@@ -23,8 +23,10 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 import polars as pl
 
+from harness.arrays import Floats
 from harness.errors import UnknownName, UsageError
-from harness.gains import Floats, Hits, Judgments, blocks, find
+from harness.gains import Hits, blocks, find
+from harness.judgments import Judgments
 from harness.ranking import rank
 from harness.scoring import NAMES, Spec, judged_share, plain, score
 from harness.trec_read import Block, ranked_blocks

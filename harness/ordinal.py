@@ -19,12 +19,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
+
+from harness.arrays import Floats, Ints
 
 __all__ = ["JITTER", "Evidence", "Parameters", "Priors", "distribution", "fit", "leave_one_out", "posterior"]
 
-Floats = npt.NDArray[np.float64]
-Ints = npt.NDArray[np.int64]
 
 JITTER = 1e-4
 """Added to the diagonal of a kernel matrix, so that repeated documents leave it positive definite."""

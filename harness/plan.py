@@ -25,12 +25,12 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from harness.arrays import Bools, Floats
 from harness.collection import Collection
 from harness.draws import generator
 from harness.errors import CalibrationError, UsageError
 from harness.fill import fill
 from harness.frames import QRELS, Runs, check
-from harness.gains import Bools, Floats
 from harness.labeling import Labeler
 from harness.ledger import Ledger
 from harness.plan_influence import draws, influence, planned_measure, tables

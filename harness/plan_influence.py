@@ -17,9 +17,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from harness.arrays import Bools, Floats, Ints
 from harness.draws import SHIFT_ALL, SHIFT_TOPIC, generator
 from harness.errors import UsageError
-from harness.gains import Bools, Floats, Ints
 from harness.measure import parse
 from harness.plan_pool import Documents
 from harness.scoring import Spec

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 import numpy as np
 import polars as pl
 
+from harness.arrays import Bools, Floats, Ints
 from harness.errors import SchemaError, UsageError
 from harness.frames import QRELS, RUN, check
-from harness.gains import Bools, Floats, Ints
 from harness.ranking import rank, top
 
 __all__ = ["Documents", "read_documents", "scale_of"]

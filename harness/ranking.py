@@ -12,12 +12,11 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
+from harness.arrays import Floats, Ints
 from harness.errors import SchemaError
 from harness.frames import RUN, check, empty
 
 __all__ = [
-    "Floats",
-    "Ints",
     "double_precision_topics",
     "in_order",
     "mixed_hash",
@@ -32,9 +31,6 @@ __all__ = [
 
 _COLUMNS = {c: t for c, t in RUN.items() if c != "rank"}
 _ODD = np.uint64(0x9E3779B97F4A7C15)  # spreads small topic numbers over 64 bits (2^64 / golden ratio, odd)
-
-Ints = npt.NDArray[np.int64]
-Floats = npt.NDArray[np.float64]
 
 
 def topic_starts(query_id: pl.Series) -> Ints:

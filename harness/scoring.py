@@ -20,8 +20,10 @@ from typing import Any
 
 import numpy as np
 
+from harness.arrays import Floats, running_sum
 from harness.errors import UsageError
-from harness.gains import Floats, Hits, Judgments, View, running_sum
+from harness.gains import Hits, View
+from harness.judgments import Judgments
 
 __all__ = ["NAMES", "Spec", "judged_share", "plain", "score"]
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from harness.evidence import Floats, Ints
+from harness.arrays import Floats, Ints
 
 __all__ = ["NOTHING", "Shift", "estimate", "moved"]
 

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
+from harness.arrays import Bools
 from harness.errors import InputError, UsageError
-from harness.gains import Bools
 
 __all__ = ["masks", "read_slices"]
 

@@ -24,9 +24,10 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
+from harness.arrays import Floats, Ints
 from harness.errors import InputError
 from harness.frames import RUN
-from harness.ranking import Ints, in_order, mixed_hash, order, ranked, ranks, repeated, topic_starts
+from harness.ranking import in_order, mixed_hash, order, ranked, ranks, repeated, topic_starts
 from harness.trec_bytes import BYTE_ORDER_MARK, byte_blocks, is_parquet, open_input
 from harness.trec_lines import BadLineError, QrelsRow, RunRow, first_problem, qrels_row, run_row
 
@@ -86,11 +87,11 @@ class Block(NamedTuple):
 
     topics: pl.Series
     """query_id of each topic (String)."""
-    starts: npt.NDArray[np.int64]
+    starts: Ints
     """First row of each topic, and at the end the number of rows (length: topics + 1)."""
     doc_id: pl.Series
     """Each row's document (String)."""
-    score: npt.NDArray[np.float64]
+    score: Floats
     doc_hash: npt.NDArray[np.uint64]
     """`doc_id.hash()`: equal ids have equal hashes in all frames of a process; others hardly ever do."""
     restart: bool

@@ -22,8 +22,8 @@ from harness.calibrate import Calibrated, calibrate
 from harness.calibrator import Calibrator
 from harness.errors import CalibrationError, InputError
 from harness.frames import LABELS, QRELS, SIGNALS, check
-from harness.gains import SHIFTS
 from harness.grading import quality
+from harness.judgments import SHIFTS
 from harness.labeling import load, signals
 from harness.selection import NOTHING, moved
 

@@ -22,8 +22,8 @@ from harness import cli
 from harness.compare import Compared, Comparison, compare, compare_measured
 from harness.errors import UnknownName, UsageError
 from harness.frames import QRELS
-from harness.gains import SHIFTS
 from harness.inference import adjusted, intervals, sign_flips
+from harness.judgments import SHIFTS
 from harness.measure import measure
 from harness.ranking import rank
 from harness.trec import read_qrels, read_run, write_qrels, write_run

@@ -13,7 +13,7 @@ from harness import draws
 from harness.compare import compare
 from harness.draws import SHIFT_ALL, SHIFT_TOPIC, generator, score_draws
 from harness.frames import QRELS
-from harness.gains import SHIFTS, Judgments
+from harness.judgments import SHIFTS, Judgments
 from harness.measure import measure, parse
 from harness.ranking import rank
 

@@ -20,7 +20,7 @@ from harness.collection import Collection, open_collection
 from harness.errors import CalibrationError, InputError, UnknownName, UsageError
 from harness.fill import Filled, fill, merge
 from harness.frames import LABELS, QRELS, Runs, check
-from harness.gains import SHIFTS
+from harness.judgments import SHIFTS
 from harness.labeling import signals
 from harness.ledger import Ledger
 from harness.pool import found_once

@@ -10,9 +10,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from harness import gains
+from harness import gains, judgments
+from harness.arrays import running_sum
 from harness.errors import SchemaError, UsageError
-from harness.gains import SHIFTS, Judgments, blocks, find, running_sum
+from harness.gains import blocks, find
+from harness.judgments import SHIFTS, Judgments
 from harness.ranking import rank
 from harness.scoring import Spec, score
 
@@ -67,11 +69,13 @@ def test_the_judged_documents_are_found_at_their_ranks(judged, retrieved, kept, 
     frame = run([(q, d, float(-i)) for i, (q, d) in enumerate(retrieved)])
     expected = [(q, d, r + 1) for q, d, _, r in frame.iter_rows() if (q, d) in judged]
     with pytest.MonkeyPatch.context() as patch:
-        mixed = gains.mixed_hash
-        patch.setattr(gains, "mixed_hash", lambda topic, document: mixed(topic, document) & np.uint64(kept))
+        mixed = judgments.mixed_hash
+        patch.setattr(
+            judgments, "mixed_hash", lambda topic, document: mixed(topic, document) & np.uint64(kept)
+        )
         patch.setattr(gains, "_BLOCK", size)
-        judgments = Judgments(qrels([(q, d, 1) for q, d in judged]))
-        assert seen(judgments, frame, judged) == expected
+        found = Judgments(qrels([(q, d, 1) for q, d in judged]))
+        assert seen(found, frame, judged) == expected
 
 
 def test_topics_come_in_any_order_and_unjudged_ones_are_told() -> None:

@@ -11,7 +11,6 @@ from dataclasses import replace
 from pathlib import Path
 from xml.etree import ElementTree
 
-import numpy as np
 import polars as pl
 import pytest
 from hypothesis import given, settings
@@ -21,7 +20,7 @@ from harness.compare import Comparison, compare
 from harness.errors import InputError, StopgapError
 from harness.frames import QRELS, RUN
 from harness.gate import check_margin, check_topics, gate
-from harness.gate_agreement import check_agreement, kappa, kappas
+from harness.gate_agreement import check_agreement
 from harness.gate_config import read_settings
 from harness.gate_output import Check, Gated, junit, markdown, overall, prepare, write
 from harness.trec import read_qrels, read_run, write_qrels, write_run
@@ -433,36 +432,6 @@ def test_labels_without_a_name_are_inconclusive(toml: Toml, tmp_path: Path) -> N
     assert "twin" in found.detail
 
 
-def pairs(*cells: tuple[str, int, int]) -> pl.DataFrame:
-    return pl.DataFrame(cells, schema=["query_id", "human", "label"], orient="row")
-
-
-def test_kappa_is_sklearn_s_and_its_interval_is_over_topics() -> None:
-    from sklearn.metrics import cohen_kappa_score
-
-    found = pairs(*[(f"t{n % 9}", n % 4, (n * 7 // 5) % 4) for n in range(90)], ("t1", 3, 3), ("t1", 3, 3))
-    value, interval = kappa(found)
-    assert value == pytest.approx(cohen_kappa_score(found["human"], found["label"]), abs=1e-12)
-    assert interval is not None
-    assert interval[0] < value < interval[1]
-    assert kappa(found.sample(fraction=1, shuffle=True, seed=1)) == (value, interval)
-    assert kappa(found.with_columns(query_id=pl.lit("t")))[1] is None
-    assert math.isnan(kappa(pairs(("a", 0, 0), ("b", 0, 0)))[0])
-
-
-@settings(deadline=None)
-@given(st.lists(st.tuples(st.integers(0, 3), st.integers(0, 3)), min_size=1, max_size=30))
-def test_kappa_of_a_table_is_sklearn_s(grades: list[tuple[int, int]]) -> None:
-    from sklearn.metrics import cohen_kappa_score
-
-    table = np.zeros((1, 4, 4))
-    np.add.at(table, (0, *zip(*grades, strict=True)), 1)
-    if len({grade for pair in grades for grade in pair}) == 1:
-        assert math.isnan(kappas(table)[0])
-    else:
-        assert kappas(table)[0] == pytest.approx(cohen_kappa_score(*zip(*grades, strict=True)), abs=1e-12)
-
-
 def test_the_floor_on_agreement_asks_the_whole_interval(tmp_path: Path) -> None:
     human, labels = tmp_path / "human.txt", tmp_path / "labels.txt"
     rows = [(t, d, grade(n, d)) for n, t in enumerate(TOPICS) for d in range(12)]
@@ -480,7 +449,7 @@ def test_the_floor_on_agreement_asks_the_whole_interval(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="one file"):
         check_agreement(human, human, 0.2)
     labels.write_text(marked.replace("t", "u"))
-    with pytest.raises(InputError, match="no label is of a pair"):
+    with pytest.raises(InputError, match="no label of a pair that the assessors judged"):
         check_agreement(human, labels, 0.2)
 
 

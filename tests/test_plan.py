@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from harness import cli
 from harness.collection import open_collection
 from harness.compare import compare
 from harness.errors import InputError, SchemaError, UsageError
@@ -21,7 +22,7 @@ from harness.measure import measure as score
 from harness.plan import Plan, plan, read_answers, relabeler, significant, write_list
 from harness.plan_pool import read_documents, scale_of
 from harness.ranking import rank
-from harness.trec import read_qrels, write_qrels
+from harness.trec import read_qrels, write_qrels, write_run
 
 KEYS = ["query_id", "doc_id"]
 GRADES = range(4)
@@ -521,3 +522,74 @@ def test_real_runs_settle_on_the_verdict_of_all_judgments(data_dir: Path) -> Non
     found = compare({"b": base, "c": candidate}, human, ["nDCG@10"]).found["c"]["nDCG@10"]
     assert made.verdict == found.verdict == "better"
     assert qrels.height < made.holes + qrels.height
+
+
+# -- the verb ------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Two runs of three topics that differ in documents nobody judged."""
+    monkeypatch.chdir(tmp_path)
+    topics = ["1", "2", "3"]
+    write_run(run(**dict.fromkeys(topics, "xa")), "base.run", "base")
+    write_run(run(**dict.fromkeys(topics, "xb")), "candidate.run", "candidate")
+    (tmp_path / "qrels.txt").write_text("".join(f"{t} 0 x 1\n{t} 0 z 0\n" for t in topics))
+    return tmp_path
+
+
+def call(capsys: pytest.CaptureFixture[str], *more: str) -> tuple[int, str, str]:
+    code = cli.main(["plan", "base.run", "candidate.run", "--qrels", "qrels.txt", "-m", "P@2", *more])
+    told = capsys.readouterr()
+    return code, told.out, told.err
+
+
+@pytest.mark.usefixtures("folder")
+def test_the_verb_lists_takes_answers_and_settles(capsys: pytest.CaptureFixture[str], folder: Path) -> None:
+    code, out, _ = call(capsys, "--out", "list.csv", "--json")
+    told = json.loads(out)
+    assert (code, told["settled"], told["out"]) == (3, False, "list.csv")
+    with (folder / "list.csv").open(newline="", encoding="utf-8-sig") as file:
+        rows = list(csv.DictReader(file))
+    assert {(r["query_id"], r["doc_id"]) for r in rows} == {(t, d) for t in "123" for d in "ab"}
+    with (folder / "list.csv").open("w", newline="") as file:
+        made = csv.DictWriter(file, rows[0])
+        made.writeheader()
+        made.writerows(r | {"relevance": "1" if r["doc_id"] == "b" else "0"} for r in rows)
+    code, out, _ = call(capsys, "--answers", "list.csv", "--merged", "judged.txt", "--json")
+    told = json.loads(out)
+    assert (code, told["settled"], told["order"]) == (0, True, [])
+    assert read_qrels(folder / "judged.txt").height == 12
+
+
+@pytest.mark.usefixtures("folder")
+def test_the_verb_tells_a_person(capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, err = call(capsys)
+    assert (code, err) == (3, "")
+    assert "influence" in out
+    assert "--answers" in out
+
+
+@pytest.mark.usefixtures("folder")
+@pytest.mark.parametrize(
+    ("more", "told"),
+    [
+        (["--merged", "m.txt"], "give both"),
+        (["--answers", "none.csv"], "none.csv"),
+        (["--collection", "nowhere"], "nowhere"),
+        (["-m", "nDGC@10"], "nDGC"),
+        (["--out", "no/such/list.csv"], "no/such"),
+    ],
+)
+def test_the_verb_refuses_in_words(capsys: pytest.CaptureFixture[str], more: list[str], told: str) -> None:
+    code, out, err = call(capsys, *more)
+    assert (code, out) == (2, "")
+    assert told in err
+    assert "Traceback" not in err
+    assert "did not foresee" not in err
+
+
+@pytest.mark.usefixtures("folder")
+def test_a_plan_is_for_two_runs(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["plan", "base.run", "--qrels", "qrels.txt"]) == 2
+    assert "two runs" in capsys.readouterr().err

@@ -11,7 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from harness.gains import Hits, Judgments, blocks, find
+from harness.gains import Hits, blocks, find
+from harness.judgments import Judgments
 from harness.ranking import rank
 from harness.scoring import NAMES, Spec, judged_share, plain, score
 

@@ -16,12 +16,12 @@ import numpy as np
 import polars as pl
 from validity import DATA, KEYS, Judged
 
+from harness.arrays import Floats
 from harness.bounds import bounds
 from harness.calibrate import calibrate
 from harness.draws import score_draws
 from harness.fill import merge
 from harness.frames import Runs
-from harness.gains import Floats
 from harness.inference import intervals
 from harness.ledger import Ledger
 from harness.measure import measure
