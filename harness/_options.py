@@ -51,6 +51,7 @@ __all__ = [
     "Settings",
     "Slices",
     "TextsOf",
+    "Trust",
     "TwoRuns",
     "Word",
 ]
@@ -254,6 +255,14 @@ Measures = Annotated[
     list[str] | None, typer.Option("-m", metavar="M", help="A measure; repeat for more. [default: nDCG@10]")
 ]
 PerTopic = Annotated[bool, typer.Option("--per-topic", help="Also show the value of every topic.")]
+
+# report
+Trust = Annotated[
+    list[Path] | None,
+    typer.Option(
+        "--trust", metavar="F", help="What agree, simulate or diagnose printed with --json; repeat for more."
+    ),
+]
 
 # agree
 OrderedRuns = Annotated[

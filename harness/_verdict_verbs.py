@@ -190,22 +190,24 @@ def report(
     collection: words.TextsOf = None,
     margin: words.Margins = None,
     slices: words.Slices = None,
+    trust: words.Trust = None,
     seed: words.Seed = 0,
 ) -> None:
     """Write one HTML page: the verdict, and everything it rests on."""
     from harness.compare import compare as compare_runs
     from harness.report import origin, write
     from harness.report import report as page
+    from harness.saved import read_saved
     from harness.slices import read_slices
     from harness.trec import qrels_agreement, qrels_grades, run_paths, twin_path
 
     writable(out, qrels)
     paths, judged, grades = run_paths(runs), read_judged(qrels), qrels_grades(qrels)
-    opened = open_texts(collection)
+    opened, told = open_texts(collection), [read_saved(file) for file in trust or ()]
     how: dict[str, Any] = {"grades": grades, "margins": margins(margin or []), "seed": seed}
     sliced = read_slices(slices) if slices else None
     result = compare_runs(paths, judged, measures or ["nDCG@10"], slices=sliced, **how)
-    files = [*paths.values(), *(f for f in (Path(qrels), twin_path(qrels)) if f.is_file())]
+    files = [*paths.values(), *(f for f in (Path(qrels), twin_path(qrels)) if f.is_file()), *(trust or ())]
     facts = origin(files, ["stopgap", *sys.argv[1:]], opened)
     shown = page(
         result,
@@ -214,6 +216,7 @@ def report(
         collection=opened,
         grades=grades,
         agreement=qrels_agreement(qrels),
+        trust=told,
         provenance=facts,
     )
     write(shown, out)

@@ -14,8 +14,8 @@
 Further keys: `slices` (a tab-separated file with a header, query_id and columns) with
 `[checks.slice_margin]` (`kind = 0.1` for every value of a column, `"kind=fact" = 0.05` for one); `collection`
 (whose topics all others must be among); `labeler` (who made the labels); `lock`; and the tables
-`[checks.agreement]` (human, labels, kappa) and `[checks.throughput]` (results, evidence, slowdown). Paths are
-relative to the file's folder.
+`[checks.agreement]` (human, labels, kappa), `[checks.simulation]` (results, fill, verdict_agreement) and
+`[checks.throughput]` (results, evidence, slowdown). Paths are relative to the file's folder.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from harness.errors import InputError, UsageError
 from harness.measure import parse
 from harness.scoring import Spec
 
-__all__ = ["ANY", "Agreement", "Checks", "Settings", "Throughput", "read_settings"]
+__all__ = ["ANY", "Agreement", "Checks", "Settings", "Simulation", "Throughput", "read_settings"]
 
 ANY = "*"
 """The measure in a table of margins that stands for those not named."""
@@ -81,6 +81,14 @@ class Agreement(_Table):
     kappa: Annotated[float, Field(ge=-1, le=1)]
 
 
+class Simulation(_Table):
+    """`[checks.simulation]`: what `stopgap simulate --json` said, a fill, and the least verdict agreement."""
+
+    results: _Text
+    verdict_agreement: _Share
+    fill: _Text = "conditioned"
+
+
 class Throughput(_Table):
     """`[checks.throughput]`: results of pytest-benchmark, the stored evidence, and the slowdown allowed."""
 
@@ -98,6 +106,7 @@ class Checks(_Table):
     labeled_share: _Share | None = None
     missing_topics: Annotated[int, Field(ge=0)] = 0
     agreement: Agreement | None = None
+    simulation: Simulation | None = None
     throughput: Throughput | None = None
 
 
@@ -198,7 +207,7 @@ def _settings(path: Path, config: _Config) -> Settings:
     if not absent and checks.margin is None:
         what = "checks.margin is missing: how much a measure may fall before the gate fails"
         raise _Misfit("checks", what, "Next: margin = 0.01, or margin = 0 where nothing may be lost")
-    if absent and checks.agreement is None and checks.throughput is None:
+    if absent and (checks.agreement, checks.simulation, checks.throughput) == (None, None, None):
         raise _Misfit("checks", "nothing is checked", "Next: runs, baseline, qrels and checks.margin")
     if bool(checks.slice_margin) != (config.slices is not None):
         what = "slices and checks.slice_margin go together: the file of slices, and how much each may fall"

@@ -12,7 +12,7 @@ import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
@@ -23,6 +23,7 @@ from harness.report_html import Html, el, join, name, number, percent, plain, sc
 from harness.report_style import style
 from harness.report_summary import headline, intervals, lead, numbers, slices, verdicts
 from harness.report_topics import Shown, moved, movers, per_topic, share_of_score
+from harness.report_trust import trust as about_labels
 from harness.trec_bytes import file_hash, replace_file
 
 if TYPE_CHECKING:
@@ -57,6 +58,7 @@ def report(
     depth: int = 10,
     topics_shown: int = 10,
     agreement: Mapping[str, float] | None = None,
+    trust: Sequence[Mapping[str, Any]] = (),
     provenance: Origin | None = None,
 ) -> str:
     """The page as one string of HTML.
@@ -71,6 +73,7 @@ def report(
     depth: documents of each ranking that are shown. `topics_shown`: topics, for each candidate, whose
         rankings are shown: those with the largest differences by the first measure; 40 at most in all.
     agreement: figures of the labeler, such as `calibration.left_out` of fill's summary (kappa, auc, ece).
+    trust: objects that `agree`, `simulate` and `diagnose` give as JSON (`harness.saved`).
     provenance: heading -> what -> value, as `origin` makes it; by default the versions of the packages.
 
     Raises
@@ -96,6 +99,7 @@ def report(
         ("Basis", "What the scores rest on", _basis(told)),
         ("Moved most", "Topics that moved most", most),
         ("Labeler", "The labeler's agreement with assessors", _agreement(agreement)),
+        ("Trust", "May the labels be believed?", about_labels(trust)),
         ("Notes", "Notes", _notes(compared)),
         ("Origin", "Where this comes from", _origin(origin() if provenance is None else provenance)),
     ]

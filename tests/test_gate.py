@@ -17,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from harness.compare import Comparison, compare
-from harness.errors import InputError, StopgapError
+from harness.errors import InputError, StopgapError, UnknownName
 from harness.frames import QRELS, RUN
 from harness.gate import check_margin, check_topics, gate
 from harness.gate_agreement import check_agreement
@@ -458,6 +458,26 @@ def test_agreement_alone_needs_no_runs(toml: Toml, tmp_path: Path) -> None:
     text = '[checks.agreement]\nhuman = "qrels.txt"\nlabels = "labels.txt"\nkappa = 0.9\n'
     gated = gate(toml(text, accept=False))
     assert [(c.name, c.verdict, c.value) for c in gated.checks] == [("agreement", "pass", 1.0)]
+
+
+def test_the_floor_on_simulated_verdicts(toml: Toml, tmp_path: Path) -> None:
+    fills = {
+        "zero": {"verdict_agreement": 0.9, "comparisons": 1202, "flips": 3},
+        "conditioned": {"verdict_agreement": 0.99, "comparisons": 1202, "flips": 0},
+        "labels": {"verdict_agreement": None, "comparisons": 0, "flips": 0},
+    }
+    told = {"leave_out": "group", "measure": "nDCG@10", "fills": fills}
+    (tmp_path / "simulate.json").write_text(json.dumps(told))
+    text = '[checks.simulation]\nresults = "simulate.json"\nverdict_agreement = 0.97\n'
+    for fill, verdict in (("", "pass"), ("zero", "fail"), ("labels", "inconclusive")):
+        gated = gate(toml(text + (f'fill = "{fill}"\n' if fill else ""), accept=False))
+        assert [(c.name, c.verdict) for c in gated.checks] == [("simulation", verdict)]
+    assert "leaving out group, nDCG@10" in gated.checks[0].detail
+    with pytest.raises(UnknownName, match="conditioned"):
+        gate(toml(f'{text}fill = "condition"\n', accept=False))
+    (tmp_path / "simulate.json").write_text('{"kappa": 1, "labeler": "x"}')
+    with pytest.raises(InputError, match="simulate"):
+        gate(toml(text, accept=False))
 
 
 # -- settings ------------------------------------------------------------------------------------------------

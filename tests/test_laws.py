@@ -31,8 +31,8 @@ ROOMS = [
     " scoring measure draws selection inference grading kernels retrieve dense provenance steps terrier",
     "fill bounds bounds_ap bounds_field bounds_flips bounds_greatest slices verdicts compare groups plan"
     " plan_influence plan_list plan_pool agree agree_pairs agree_ranking agree_rated agree_tables",
-    "gate gate_agreement gate_config gate_lock gate_output throughput report report_charts report_data"
-    " report_html report_style report_summary report_topics",
+    "gate gate_agreement gate_config gate_lock gate_output gate_trust saved throughput report report_charts"
+    " report_data report_html report_style report_summary report_topics report_trust",
     "demo",
     "cli _help _options _render _compared _inputs _agreed _terminal _label_verbs _verdict_verbs",
 ]
