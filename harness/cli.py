@@ -12,9 +12,9 @@ from typing import Annotated
 import typer
 
 from harness import _label_verbs as labels
-from harness import _options as words
 from harness import _terminal as terminal
 from harness import _verdict_verbs as verdicts
+from harness._epilogs import EPILOG, STORY
 from harness._help import Group, Verb
 from harness.errors import StopgapError, StopgapWarning
 
@@ -22,8 +22,8 @@ __all__ = ["app", "main"]
 
 app = typer.Typer(
     cls=Group,
-    help=words.STORY,
-    epilog=words.EPILOG[""],
+    help=STORY,
+    epilog=EPILOG[""],
     add_completion=False,
     no_args_is_help=True,
     rich_markup_mode=None,  # importing rich takes longer than all of `--help` may
@@ -54,7 +54,7 @@ for _verb in (
     *(labels.fill, labels.measure),
     *(verdicts.compare, verdicts.plan, verdicts.agree, verdicts.gate, verdicts.report),
 ):
-    app.command(cls=Verb, epilog=words.EPILOG.get(_verb.__name__))(_verb)
+    app.command(cls=Verb, epilog=EPILOG.get(_verb.__name__))(_verb)
 
 
 # -- errors --------------------------------------------------------------------------------------------------

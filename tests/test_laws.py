@@ -34,7 +34,7 @@ ROOMS = [
     "gate gate_agreement gate_config gate_lock gate_output gate_trust saved throughput report report_charts"
     " report_data report_html report_style report_summary report_topics report_trust",
     "demo",
-    "cli _help _options _render _compared _inputs _agreed _terminal _label_verbs _verdict_verbs",
+    "cli _help _epilogs _options _render _compared _inputs _agreed _terminal _label_verbs _verdict_verbs",
 ]
 FLOOR = {f"harness.{room}": n for n, rooms in enumerate(ROOMS) for room in rooms.split()}
 FLOOR["harness"] = 0
@@ -54,6 +54,7 @@ LIGHT = {
     "harness.cache",
     "harness.cli",
     "harness.errors",
+    "harness._epilogs",
     "harness._help",
     "harness._inputs",
     "harness._label_verbs",
