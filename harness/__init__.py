@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from harness import bounds as bounds
     from harness import calibrate as calibrate
     from harness import compare as compare
+    from harness import estimate as estimate
     from harness import fill as fill
     from harness import gate as gate
     from harness import groups as groups
@@ -58,6 +59,7 @@ _MODULES = (
     "bounds",
     "calibrate",
     "compare",
+    "estimate",
     "fill",
     "gate",
     "groups",

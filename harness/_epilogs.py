@@ -98,6 +98,14 @@ Examples:
   stopgap agree --human qrels.txt --labels labels.txt
   stopgap agree --human qrels.txt --labels a.txt --labels b.txt --second assessor2.txt
   stopgap agree runs/*.run.gz --human qrels.txt --labels labels.txt -m nDCG@10""",
+    "estimate": """\
+Few topics with judgments and many with labels: tuned prediction-powered inference (PPI++) over topics. The
+judged topics have to be a random part of the labeled ones, and the labels made for both in the same way,
+without a look at their judgments. lambda: how far labels count, 0 (not at all) to 1.
+
+Examples:
+  stopgap estimate base.run --human few.qrels --labels labels.qrels -m nDCG@10
+  stopgap estimate base.run candidate.run --human few.qrels --labels labels.qrels -m nDCG@10 -m AP""",
     "gate": """\
 FILE is TOML, by default stopgap.toml:
   runs = ["candidate.run"]

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from harness.collection import Collection
 
-__all__ = ["expand", "margins", "named_labels", "open_texts", "read_judged", "writable"]
+__all__ = ["expand", "margins", "named_labels", "open_texts", "read_ids", "read_judged", "writable"]
 
 
 def expand(patterns: Sequence[str]) -> list[str]:
@@ -56,6 +56,21 @@ def named_labels(files: Sequence[str], human: str) -> dict[str, pl.DataFrame]:
             raise UsageError(f"two files of labels have the name {name}; give each a name of its own")
         found[name] = read_judged(file)
     return found
+
+
+def read_ids(path: Path) -> list[str]:
+    """Query ids of a file, one a line."""
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(path, None, f"cannot be read: {error}") from None
+    for number, line in enumerate(lines, 1):
+        if len(line.split()) > 1:
+            raise InputError(path, number, f"one query id a line; this line has {len(line.split())} words")
+    ids = [line.strip() for line in lines if line.strip()]
+    if not ids:
+        raise InputError(path, None, "holds no query id")
+    return ids
 
 
 def margins(given: Sequence[str]) -> float | dict[str, float] | None:

@@ -22,9 +22,11 @@ __all__ = [
     "FilledFile",
     "HolesDepth",
     "HumanFile",
+    "JudgedTopics",
     "Junit",
     "LabelFiles",
     "LabelerNames",
+    "LabelsFile",
     "LedgerFolder",
     "LintQrels",
     "ListFile",
@@ -35,6 +37,7 @@ __all__ = [
     "Mode",
     "Neighbours",
     "OneMeasure",
+    "OneOrTwoRuns",
     "OrderedRuns",
     "PageFile",
     "PerTopic",
@@ -179,6 +182,24 @@ Merged = Annotated[
 ]
 AllTopics = Annotated[
     bool, typer.Option("--all-topics", help="Count the runs' topics that nobody has judged yet, too.")
+]
+
+# estimate
+OneOrTwoRuns = Annotated[
+    list[str],
+    typer.Argument(metavar="RUN [CANDIDATE]", help="Runs: TREC text (plain, .gz, .zst) or .parquet."),
+]
+LabelsFile = Annotated[
+    str,
+    typer.Option("--labels", metavar="F", help="A labeler's grades, as qrels: for judged topics and others."),
+]
+JudgedTopics = Annotated[
+    Path | None,
+    typer.Option(
+        "--judged-topics",
+        metavar="T",
+        help="Query ids, one a line, whose judgments count; by default all that have some.",
+    ),
 ]
 
 # gate

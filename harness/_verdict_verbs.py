@@ -13,10 +13,10 @@ import typer
 
 from harness import _options as words
 from harness import _terminal as terminal
-from harness._inputs import margins, named_labels, open_texts, read_judged, writable
+from harness._inputs import margins, named_labels, open_texts, read_ids, read_judged, writable
 from harness.errors import UsageError
 
-__all__ = ["agree", "compare", "gate", "plan", "report"]
+__all__ = ["agree", "compare", "estimate", "gate", "plan", "report"]
 
 _SETTINGS = Path("stopgap.toml")
 """Of the gate, unless another file is named."""
@@ -156,6 +156,37 @@ def agree(
             terminal.write("\n" * (number > 0) + title)
         terminal.table(columns, rows)
     terminal.write(f"\n{_agreed.notes(result)}")
+
+
+def estimate(
+    runs: words.OneOrTwoRuns,
+    human: words.HumanFile,
+    labels: words.LabelsFile,
+    measures: words.Measures = None,
+    judged_topics: words.JudgedTopics = None,
+    as_json: words.AsJson = False,
+) -> None:
+    """Estimate scores and their difference from few judged topics and many labeled ones."""
+    from harness import _estimated
+    from harness.estimate import estimate as make
+    from harness.trec import qrels_grades, run_paths
+
+    found = make(
+        run_paths(runs),
+        read_judged(human),
+        read_judged(labels),
+        measures or ["nDCG@10"],
+        judged_topics=read_ids(judged_topics) if judged_topics else None,
+        grades=qrels_grades(labels),
+    )
+    if as_json:
+        terminal.json(found.to_json())
+        return
+    for title, columns, rows in _estimated.tables(found):
+        if title:
+            terminal.write(f"\n{title}")
+        terminal.table(columns, rows)
+    terminal.write(f"\n{_estimated.notes(found)}")
 
 
 def gate(
