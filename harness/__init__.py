@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from harness import pool as pool
     from harness import report as report
     from harness import retrieve as retrieve
+    from harness import simulate as simulate
     from harness.collection import Collection as Collection
     from harness.collection import open_collection as open_collection
     from harness.errors import CalibrationError as CalibrationError
@@ -69,6 +70,7 @@ _MODULES = (
     "pool",
     "report",
     "retrieve",
+    "simulate",
 )
 _HOME = {
     "collection": "Collection open_collection",

@@ -106,6 +106,20 @@ without a look at their judgments. lambda: how far labels count, 0 (not at all) 
 Examples:
   stopgap estimate base.run --human few.qrels --labels labels.qrels -m nDCG@10
   stopgap estimate base.run candidate.run --human few.qrels --labels labels.qrels -m nDCG@10 -m AP""",
+    "simulate": """\
+For qrels that are judged well: makes holes as a new system would have them, fills them in several ways, and
+compares what verdicts, ranks and scores become with what they are under the full qrels. group: what only one
+group's runs have in their top K; run: what only one run has; random: a share of all judgments.
+
+Fills: zero; condensed (unjudged documents dropped); constant (the mean judgment); labels (as they are);
+calibrated (what judgments say of each label); conditioned (the labeler, and what is judged on the topic);
+relabel (labels instead of all judgments).
+
+Examples:
+  stopgap simulate runs/*.run.gz --qrels qrels.txt --labels llm.qrels --leave-out run
+  stopgap simulate runs/*.run.gz --qrels qrels.txt --labeler minilm --collection DIR \\
+    --leave-out group --groups runs_meta.tsv --budget 10
+  stopgap simulate runs/*.run.gz --qrels qrels.txt --labels llm.qrels --leave-out random --rate 0.5""",
     "gate": """\
 FILE is TOML, by default stopgap.toml:
   runs = ["candidate.run"]

@@ -13,6 +13,8 @@ __all__ = [
     "AllTopics",
     "Answers",
     "AsJson",
+    "Budgets",
+    "By",
     "CollectionName",
     "CollectionOption",
     "Compared",
@@ -20,6 +22,7 @@ __all__ = [
     "Count",
     "Files",
     "FilledFile",
+    "GroupsFile",
     "HolesDepth",
     "HumanFile",
     "JudgedTopics",
@@ -27,6 +30,7 @@ __all__ = [
     "LabelFiles",
     "LabelerNames",
     "LabelsFile",
+    "LeaveOut",
     "LedgerFolder",
     "LintQrels",
     "ListFile",
@@ -44,12 +48,16 @@ __all__ = [
     "Pipelines",
     "PoolDepth",
     "QrelsFile",
+    "Rates",
     "RunDepth",
     "RunFiles",
     "RunFolder",
     "SecondFile",
     "Seed",
+    "Seeds",
     "Settings",
+    "SimulatedLabelers",
+    "SimulatedLabels",
     "Slices",
     "TextsOf",
     "Trust",
@@ -200,6 +208,38 @@ JudgedTopics = Annotated[
         metavar="T",
         help="Query ids, one a line, whose judgments count; by default all that have some.",
     ),
+]
+
+# simulate
+LeaveOut = Annotated[
+    Literal["group", "run", "random"],
+    typer.Option("--leave-out", metavar="group|run|random", help="Whose judgments become holes."),
+]
+SimulatedLabels = Annotated[
+    str | None,
+    typer.Option("--labels", metavar="F", help="A labeler's grades of the judged pairs, as qrels."),
+]
+SimulatedLabelers = Annotated[
+    list[str] | None,
+    typer.Option("--labeler", metavar="L", help="A labeler for the conditioned fill; repeat to stack."),
+]
+GroupsFile = Annotated[
+    str | None,
+    typer.Option("--groups", metavar="META", help="Tab-separated, with columns `run` and `team`."),
+]
+By = Annotated[str, typer.Option("--by", metavar="COLUMN", help="Column of META that names the groups.")]
+Budgets = Annotated[
+    list[int] | None,
+    typer.Option(
+        "--budget", metavar="N", min=1, help="Also with fits that see N judged documents a topic; repeat."
+    ),
+]
+Rates = Annotated[
+    list[float] | None,
+    typer.Option("--rate", metavar="X", help="Share of random holes; repeat for more. [default: 0.5]"),
+]
+Seeds = Annotated[
+    int, typer.Option("--seeds", metavar="N", min=1, help="How many times random holes are drawn.")
 ]
 
 # gate

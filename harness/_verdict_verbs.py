@@ -16,7 +16,7 @@ from harness import _terminal as terminal
 from harness._inputs import margins, named_labels, open_texts, read_ids, read_judged, writable
 from harness.errors import UsageError
 
-__all__ = ["agree", "compare", "estimate", "gate", "plan", "report"]
+__all__ = ["agree", "compare", "estimate", "gate", "plan", "report", "simulate"]
 
 _SETTINGS = Path("stopgap.toml")
 """Of the gate, unless another file is named."""
@@ -187,6 +187,61 @@ def estimate(
             terminal.write(f"\n{title}")
         terminal.table(columns, rows)
     terminal.write(f"\n{_estimated.notes(found)}")
+
+
+def simulate(
+    runs: words.RunFiles,
+    qrels: words.QrelsFile,
+    leave_out: words.LeaveOut,
+    labels: words.SimulatedLabels = None,
+    labeler: words.SimulatedLabelers = None,
+    collection: words.TextsOf = None,
+    groups: words.GroupsFile = None,
+    by: words.By = "team",
+    measures: words.Measures = None,
+    depth: words.HolesDepth = 10,
+    budget: words.Budgets = None,
+    rate: words.Rates = None,
+    seeds: words.Seeds = 3,
+    ledger: words.LedgerFolder = ".stopgap/ledger",
+    seed: words.Seed = 0,
+    as_json: words.AsJson = False,
+) -> None:
+    """Make holes in complete qrels, fill them, and say what that does to verdicts."""
+    from harness import _simulated
+    from harness.simulate import read_groups, signals_of
+    from harness.simulate import simulate as make_holes
+    from harness.trec import run_paths
+
+    paths, judged, opened = run_paths(runs), read_judged(qrels), open_texts(collection)
+    given = read_judged(labels) if labels else None
+    teams = read_groups(groups, list(paths), by) if groups else None
+    with terminal.progress("signals") as progress:
+        heard = signals_of(labeler or [], opened, judged, ledger=ledger, progress=progress)
+    with terminal.progress("fits") as progress:
+        found = make_holes(
+            paths,
+            judged,
+            leave_out=leave_out,
+            labels=given,
+            signals=heard,
+            groups=teams,
+            measures=measures or ["nDCG@10"],
+            depth=depth,
+            budgets=budget or [],
+            rates=rate or [0.5],
+            seeds=seeds,
+            grades=sorted(opened.grades) if opened else None,
+            seed=seed,
+            progress=progress,
+        )
+    if as_json:
+        terminal.json(found.to_json())
+        return
+    for number, (title, columns, rows) in enumerate(_simulated.tables(found)):
+        terminal.write("\n" * (number > 0) + title)
+        terminal.table(columns, rows)
+    terminal.write(f"\n{_simulated.notes(found)}")
 
 
 def gate(

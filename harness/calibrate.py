@@ -33,11 +33,12 @@ from harness.ordinal import (
     distribution,
     fit,
     leave_one_out,
+    mode,
     posterior,
 )
 from harness.selection import NOTHING, Shift, estimate, moved
 
-__all__ = ["Calibrated", "calibrate"]
+__all__ = ["Calibrated", "calibrate", "fitted", "standardised"]
 
 NEAR_DUPLICATE = 0.97
 """Cosine from which a judged document counts as a near-duplicate of a hole."""
@@ -109,7 +110,7 @@ def _calibrate(
     found_once: pl.DataFrame | None,
     seed: int,
 ) -> Calibrated:
-    model = _fitted(pool, neighbours, seed) if calibrator is None else _suited(calibrator, pool)
+    model = fitted(pool, neighbours, seed) if calibrator is None else _suited(calibrator, pool)
     judged = (pool.grade >= 0) & pool.heard
     bare, informed = _predict(model, pool, neighbours=False), _predict(model, pool, neighbours=neighbours)
     if calibrator is None:
@@ -166,8 +167,13 @@ class _Prediction:
     similarity: Floats
 
 
-def _fitted(pool: Pool, neighbours: bool, seed: int) -> Calibrator:
-    """Parameters at their best on the judged pairs; thresholds and temper still to come."""
+def fitted(pool: Pool, neighbours: bool, seed: int) -> Calibrator:
+    """Parameters at their best on the judged pairs; thresholds and temper still to come.
+
+    Raises
+    ------
+    CalibrationError: no judged pair has a signal, or all judgments are of one grade.
+    """
     y = pool.judgments()
     if not len(y):
         raise CalibrationError(
@@ -207,7 +213,7 @@ def _fitted(pool: Pool, neighbours: bool, seed: int) -> Calibrator:
         judgments_hash=_hash(pool, rows),
         seed=seed,
     )
-    x = _standardised(blank, pool)
+    x = standardised(blank, pool)
     rng = np.random.default_rng(seed)
     topics = [t for t in pool.topics if len(t.judged)]
     if len(topics) > _FIT_TOPICS:
@@ -249,7 +255,7 @@ def _suited(calibrator: Calibrator, pool: Pool) -> Calibrator:
     return calibrator
 
 
-def _standardised(model: Calibrator, pool: Pool) -> Floats:
+def standardised(model: Calibrator, pool: Pool) -> Floats:
     """Signals less their mean over their spread; a signal that is missing takes the mean."""
     x = (pool.x - np.asarray(model.center)) / np.asarray(model.scale)
     return np.asarray(np.clip(np.nan_to_num(x, nan=0.0), -8, 8))
@@ -257,7 +263,7 @@ def _standardised(model: Calibrator, pool: Pool) -> Floats:
 
 def _predict(model: Calibrator, pool: Pool, *, neighbours: bool) -> _Prediction:
     """Latent means and variances of all rows; a judged row is predicted without its own judgment."""
-    x = _standardised(model, pool)
+    x = standardised(model, pool)
     cuts, amplitudes = np.asarray(model.cuts), dict(zip(model.kernels, model.amplitudes, strict=True))
     mean: Floats = x @ np.asarray(model.weights)
     prior = mean.copy()
@@ -273,25 +279,22 @@ def _predict(model: Calibrator, pool: Pool, *, neighbours: bool) -> _Prediction:
         if len(judged) > _MOST_JUDGED:
             judged = np.sort(np.random.default_rng(model.seed).permutation(judged)[:_MOST_JUDGED])
         kernel = space.sum(amplitudes, judged, judged) + JITTER * np.eye(len(judged))
+        seen = prior[judged], pool.grade[judged], cuts
+        at = mode(kernel, *seen)
         if len(judged) > 1:
-            mean[judged], variance[judged] = leave_one_out(kernel, prior[judged], pool.grade[judged], cuts)
+            mean[judged], variance[judged] = leave_one_out(kernel, *seen, at)
             told[judged] = True
         others = np.setdiff1d(topic.rows, judged)
         if len(others):
+            cross = space.sum(amplitudes, others, judged)
             mean[others], variance[others] = posterior(
-                kernel,
-                prior[judged],
-                pool.grade[judged],
-                cuts,
-                space.sum(amplitudes, others, judged),
-                prior[others],
-                variance[others],
+                kernel, *seen, cross, prior[others], variance[others], at
             )
             told[others] = True
         if pool.vectors is not None:
-            alike, seen = space.cosine(topic.rows, judged), np.any(pool.vectors != 0, axis=1)
-            alike[(topic.rows[:, None] == judged[None, :]) | ~seen[judged]] = -np.inf
-            best, found = alike.argmax(axis=1), seen[topic.rows] & np.isfinite(alike.max(axis=1))
+            alike, embedded = space.cosine(topic.rows, judged), np.any(pool.vectors != 0, axis=1)
+            alike[(topic.rows[:, None] == judged[None, :]) | ~embedded[judged]] = -np.inf
+            best, found = alike.argmax(axis=1), embedded[topic.rows] & np.isfinite(alike.max(axis=1))
             nearest[topic.rows[found]] = judged[best[found]]
             similarity[topic.rows[found]] = alike.max(axis=1)[found]
     prediction = _Prediction(mean, variance, np.empty(0), told, nearest, similarity)

@@ -52,7 +52,8 @@ def _before_the_verb(
 for _verb in (
     *(labels.demo, labels.collections, labels.labelers, labels.lint, labels.retrieve, labels.holes),
     *(labels.fill, labels.measure),
-    *(verdicts.compare, verdicts.plan, verdicts.agree, verdicts.estimate, verdicts.gate, verdicts.report),
+    *(verdicts.compare, verdicts.plan, verdicts.agree, verdicts.simulate, verdicts.estimate),
+    *(verdicts.gate, verdicts.report),
 ):
     app.command(cls=Verb, epilog=EPILOG.get(_verb.__name__))(_verb)
 

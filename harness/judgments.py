@@ -113,6 +113,29 @@ class Judgments:
         made.__dict__["scale"] = self.scale
         return made
 
+    def with_labels(
+        self, rows: Ints, relevance: Ints, gain: Floats, probs: Floats | None, shifts: Floats | None
+    ) -> Judgments:
+        """The same pairs, with labels instead of what the judgments `rows` say. It knows no documents.
+
+        Parameters
+        ----------
+        relevance, gain: (rows,). probs: (rows, G) over `grades`, None for labels without a distribution.
+        shifts: (rows, 2) of `SHIFTS`; None: not said.
+        """
+        made = copy(self)
+        made.relevance, made._gain = self.relevance.copy(), self._gain.copy()
+        made.labeled, made.shifts, made._memo = self.labeled.copy(), self.shifts.copy(), {}
+        made.relevance[rows], made._gain[rows], made.labeled[rows] = relevance, gain, True
+        made.shifts[rows] = np.nan if shifts is None else shifts
+        if probs is not None or self.probs is not None:
+            made.probs = np.full((len(self), len(self.grades)), np.nan)
+            if self.probs is not None:
+                made.probs[:] = self.probs
+            made.probs[rows] = np.nan if probs is None else probs
+        made.__dict__["scale"] = self.scale
+        return made
+
     def memo(self, key: Hashable, make: Callable[[], T]) -> T:
         """`make()`, kept under `key` for the next run."""
         if key not in self._memo:

@@ -22,7 +22,18 @@ import numpy as np
 
 from harness.arrays import Floats, Ints
 
-__all__ = ["JITTER", "Evidence", "Parameters", "Priors", "distribution", "fit", "leave_one_out", "posterior"]
+__all__ = [
+    "JITTER",
+    "Evidence",
+    "Mode",
+    "Parameters",
+    "Priors",
+    "distribution",
+    "fit",
+    "leave_one_out",
+    "mode",
+    "posterior",
+]
 
 
 JITTER = 1e-4
@@ -90,7 +101,7 @@ def _likelihood(f: Floats, y: Ints, cuts: Floats) -> _Likelihood:
 
 
 @dataclass(frozen=True)
-class _Mode:
+class Mode:
     """The posterior's mode: latent values, the likelihood there, the Cholesky factor of I + sqrt(W) K
     sqrt(W)."""
 
@@ -101,7 +112,8 @@ class _Mode:
     objective: float
 
 
-def _mode(kernel: Floats, prior: Floats, y: Ints, cuts: Floats) -> _Mode:
+def mode(kernel: Floats, prior: Floats, y: Ints, cuts: Floats) -> Mode:
+    """The mode of the latent values (n,) of judged documents, by Newton's method."""
     from scipy.linalg import cho_solve, cholesky
 
     f, eye = prior.copy(), np.eye(len(y))
@@ -127,17 +139,21 @@ def _mode(kernel: Floats, prior: Floats, y: Ints, cuts: Floats) -> _Mode:
             break
     root = np.sqrt(here.curvature)
     factor = cholesky(eye + root[:, None] * kernel * root, lower=True, check_finite=False)
-    return _Mode(f, here, root, factor, objective)
+    return Mode(f, here, root, factor, objective)
 
 
-def leave_one_out(kernel: Floats, prior: Floats, y: Ints, cuts: Floats) -> tuple[Floats, Floats]:
+def leave_one_out(
+    kernel: Floats, prior: Floats, y: Ints, cuts: Floats, at: Mode | None = None
+) -> tuple[Floats, Floats]:
     """Mean and variance (n,) of each latent value given all the other judgments of its topic.
+
+    `at`: their mode, where it is known already.
 
     The variance never exceeds the prior's: what one judgment cannot tell is what nobody told.
     """
     from scipy.linalg import solve_triangular
 
-    at = _mode(kernel, prior, y, cuts)
+    at = at or mode(kernel, prior, y, cuts)
     half = solve_triangular(at.factor, at.root[:, None] * kernel, lower=True, check_finite=False)
     variance = np.maximum(np.diag(kernel) - (half**2).sum(0), 1e-9)
     left = 1 / np.maximum(1 / variance - at.likelihood.curvature, 1 / np.diag(kernel))
@@ -145,15 +161,23 @@ def leave_one_out(kernel: Floats, prior: Floats, y: Ints, cuts: Floats) -> tuple
 
 
 def posterior(
-    kernel: Floats, prior: Floats, y: Ints, cuts: Floats, cross: Floats, prior_new: Floats, own: Floats
+    kernel: Floats,
+    prior: Floats,
+    y: Ints,
+    cuts: Floats,
+    cross: Floats,
+    prior_new: Floats,
+    own: Floats,
+    at: Mode | None = None,
 ) -> tuple[Floats, Floats]:
     """Mean and variance (m,) of the latent values of new documents.
 
     `cross` (m, n) is the kernel between new and judged documents, `own` (m,) the new ones' prior variance.
+    `at`: the judged ones' mode, where it is known already.
     """
     from scipy.linalg import solve_triangular
 
-    at = _mode(kernel, prior, y, cuts)
+    at = at or mode(kernel, prior, y, cuts)
     half = solve_triangular(at.factor, at.root[:, None] * cross.T, lower=True, check_finite=False)
     return prior_new + cross @ at.likelihood.slope, np.maximum(own - (half**2).sum(0), 1e-9)
 
@@ -235,7 +259,7 @@ def _evidence_gradient(
     from scipy.linalg import cho_solve
 
     kernel = np.sum(parts, axis=0) + JITTER * np.eye(len(y))
-    at = _mode(kernel, prior, y, cuts)
+    at = mode(kernel, prior, y, cuts)
     lik = at.likelihood
     value = at.objective - float(np.log(np.diag(at.factor)).sum())
     inverse = at.root[:, None] * cho_solve((at.factor, True), np.diag(at.root), check_finite=False)
