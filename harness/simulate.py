@@ -154,13 +154,16 @@ def simulate(
         budget, depth, rate or number of seeds out of range.
     UnknownName: a fill that there is not. SchemaError: a frame lacks a column.
     """
+    import scipy.linalg  # noqa: F401
     from threadpoolctl import threadpool_limits
 
     _refuse(runs, leave_out, groups, depth, budgets, seeds)
     for fill in fills:
         if fill not in FILLS:
             raise UnknownName("fill", fill, FILLS)
-    with threadpool_limits(1):  # threads would change the last digits, and many small matrices want one each
+    # Threads would change the last digits, and many small matrices want one each. The limit holds for the
+    # libraries that are loaded when it is set, hence the import above.
+    with threadpool_limits(1):
         made = _Made(runs, qrels, labels, signals, measures, depth, fills, grades, seed)
         tables = []
         for rate in rates if leave_out == "random" else [None]:
