@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from harness import bounds as bounds
     from harness import calibrate as calibrate
     from harness import compare as compare
+    from harness import diagnose as diagnose
     from harness import estimate as estimate
     from harness import fill as fill
     from harness import gate as gate
@@ -60,6 +61,7 @@ _MODULES = (
     "bounds",
     "calibrate",
     "compare",
+    "diagnose",
     "estimate",
     "fill",
     "gate",

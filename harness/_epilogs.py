@@ -120,6 +120,23 @@ Examples:
   stopgap simulate runs/*.run.gz --qrels qrels.txt --labeler minilm --collection DIR \\
     --leave-out group --groups runs_meta.tsv --budget 10
   stopgap simulate runs/*.run.gz --qrels qrels.txt --labels llm.qrels --leave-out random --rate 0.5""",
+    "diagnose": """\
+Compares labels with judgments, or, without --human, with the first labels: who alone says relevant and
+whether the text tells which; whether the error goes with length or with the query's words; which topics,
+and with runs which systems, are graded too high; whether labels are off the scale, shifted, turned round,
+constant or twice there. With --labeler it is tried whether the labeler can be fooled.
+
+Labels whose labeler shares a base model, a teacher or training data with a run (NAME.meta.yaml beside a run
+or labels is its card) are refused, unless --allow-circular names the run.
+
+Examples:
+  stopgap diagnose runs/*.run.gz --human qrels.txt --labels labels.qrels --collection DIR
+  stopgap diagnose --human qrels.txt --collection DIR --labeler minilm
+  stopgap diagnose --labels one.qrels --labels other.qrels
+
+Exit codes:
+  0  done, whatever was found
+  2  bad input or usage; labels off the scale or twice there; labels of a run's relative""",
     "gate": """\
 FILE is TOML, by default stopgap.toml:
   runs = ["candidate.run"]

@@ -14,7 +14,17 @@ if TYPE_CHECKING:
 
     from harness.collection import Collection
 
-__all__ = ["expand", "margins", "named_labels", "open_texts", "read_ids", "read_judged", "writable"]
+__all__ = [
+    "expand",
+    "label_files",
+    "margins",
+    "named_labels",
+    "open_texts",
+    "read_ids",
+    "read_judged",
+    "scale",
+    "writable",
+]
 
 
 def expand(patterns: Sequence[str]) -> list[str]:
@@ -56,6 +66,29 @@ def named_labels(files: Sequence[str], human: str) -> dict[str, pl.DataFrame]:
             raise UsageError(f"two files of labels have the name {name}; give each a name of its own")
         found[name] = read_judged(file)
     return found
+
+
+def label_files(patterns: Sequence[str]) -> dict[str, str]:
+    """Name -> file of labels; the name is the file's, without `qrels.` before and endings behind."""
+    from harness.trec import run_name
+
+    found: dict[str, str] = {}
+    for path in expand(patterns):
+        name = run_name(path).removeprefix("qrels.").removesuffix(".txt").removesuffix(".qrels")
+        if name in found:
+            raise InputError(path, None, f"the labels are named {name!r}, as are {found[name]}")
+        found[name] = path
+    return found
+
+
+def scale(text: str | None) -> list[int] | None:
+    """`0,1,2,3` as grades."""
+    if text is None:
+        return None
+    try:
+        return [int(grade) for grade in text.split(",")]
+    except ValueError:
+        raise UsageError(f"--grades {text!r} are no grades; as in --grades 0,1,2,3") from None
 
 
 def read_ids(path: Path) -> list[str]:

@@ -11,6 +11,7 @@ __all__ = [
     "Accept",
     "All",
     "AllTopics",
+    "AllowCircular",
     "Answers",
     "AsJson",
     "Budgets",
@@ -40,6 +41,7 @@ __all__ = [
     "Merged",
     "Mode",
     "Neighbours",
+    "OneLabeler",
     "OneMeasure",
     "OneOrTwoRuns",
     "OrderedRuns",
@@ -52,6 +54,8 @@ __all__ = [
     "RunDepth",
     "RunFiles",
     "RunFolder",
+    "Sample",
+    "Scale",
     "SecondFile",
     "Seed",
     "Seeds",
@@ -59,6 +63,9 @@ __all__ = [
     "SimulatedLabelers",
     "SimulatedLabels",
     "Slices",
+    "SomeHuman",
+    "SomeLabels",
+    "SomeRuns",
     "TextsOf",
     "Trust",
     "TwoRuns",
@@ -166,6 +173,37 @@ LabelFiles = Annotated[
 SecondFile = Annotated[
     str | None,
     typer.Option("--second", metavar="Q", help="Qrels of a second assessor: how far two people agree."),
+]
+
+# diagnose
+SomeRuns = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="[RUN...]", help="Runs, two or more: do the labels favour some of them?"),
+]
+SomeHuman = Annotated[
+    str | None,
+    typer.Option("--human", metavar="Q", help="Judgments: qrels; 'demo' for the embedded collection's."),
+]
+SomeLabels = Annotated[
+    list[str] | None,
+    typer.Option("--labels", metavar="F", help="Labels: TREC text or .parquet; repeat for more."),
+]
+OneLabeler = Annotated[
+    str | None,
+    typer.Option("--labeler", metavar="L", help="Try whether it can be fooled; needs --collection."),
+]
+AllowCircular = Annotated[
+    list[str] | None,
+    typer.Option("--allow-circular", metavar="RUN", help="A run that may be its labeler's relative; repeat."),
+]
+Scale = Annotated[
+    str | None,
+    typer.Option(
+        "--grades", metavar="G,G", help="The scale, as 0,1,2,3. [default: 0 to the highest judgment]"
+    ),
+]
+Sample = Annotated[
+    int, typer.Option("--sample", metavar="N", min=2, help="Documents to try to fool it with.")
 ]
 
 # plan

@@ -13,10 +13,19 @@ import typer
 
 from harness import _options as words
 from harness import _terminal as terminal
-from harness._inputs import margins, named_labels, open_texts, read_ids, read_judged, writable
+from harness._inputs import (
+    label_files,
+    margins,
+    named_labels,
+    open_texts,
+    read_ids,
+    read_judged,
+    scale,
+    writable,
+)
 from harness.errors import UsageError
 
-__all__ = ["agree", "compare", "estimate", "gate", "plan", "report", "simulate"]
+__all__ = ["agree", "compare", "diagnose", "estimate", "gate", "plan", "report", "simulate"]
 
 _SETTINGS = Path("stopgap.toml")
 """Of the gate, unless another file is named."""
@@ -242,6 +251,62 @@ def simulate(
         terminal.write("\n" * (number > 0) + title)
         terminal.table(columns, rows)
     terminal.write(f"\n{_simulated.notes(found)}")
+
+
+def diagnose(
+    runs: words.SomeRuns = None,
+    human: words.SomeHuman = None,
+    labels: words.SomeLabels = None,
+    collection: words.TextsOf = None,
+    labeler: words.OneLabeler = None,
+    measures: words.Measures = None,
+    groups: words.GroupsFile = None,
+    by: words.By = "team",
+    allow: words.AllowCircular = None,
+    grades: words.Scale = None,
+    sample: words.Sample = 200,
+    ledger: words.LedgerFolder = ".stopgap/ledger",
+    seed: words.Seed = 0,
+    as_json: words.AsJson = False,
+) -> None:
+    """Say where labels go wrong: for which texts, topics and systems, and why."""
+    from harness import _diagnosed
+    from harness.diagnose import diagnose as examine
+    from harness.labeling import load
+    from harness.ledger import Ledger
+    from harness.simulate import read_groups
+    from harness.trec import run_paths
+
+    paths = run_paths(runs) if runs else None
+    opened = open_texts(collection)
+    if labeler is not None and opened is None:
+        raise UsageError("--labeler is tested on texts. Next: --collection with where they are")
+    judged = opened.qrels() if human is None and opened and labeler else None
+    with terminal.progress("labels") as progress:
+        found = examine(
+            read_judged(human) if human is not None else judged,
+            label_files(labels or []),
+            grades=scale(grades),
+            collection=opened,
+            runs=paths,
+            groups=read_groups(groups, list(paths), by) if groups and paths else None,
+            measures=measures or ["nDCG@10"],
+            labeler=load(labeler, opened.grades) if labeler is not None and opened else None,
+            allow=allow or [],
+            sample=sample,
+            ledger=Ledger(ledger) if labeler is not None else None,
+            seed=seed,
+            progress=progress,
+        )
+    if as_json:
+        terminal.json(found.to_json())
+    else:
+        for number, (title, columns, rows) in enumerate(_diagnosed.tables(found)):
+            terminal.write("\n" * (number > 0) + title)
+            terminal.table(columns, rows)
+        terminal.write("\n" + "\n".join(found.words))
+    if found.blocked:
+        raise typer.Exit(terminal.BAD_INPUT)
 
 
 def gate(

@@ -53,7 +53,7 @@ for _verb in (
     *(labels.demo, labels.collections, labels.labelers, labels.lint, labels.retrieve, labels.holes),
     *(labels.fill, labels.measure),
     *(verdicts.compare, verdicts.plan, verdicts.agree, verdicts.simulate, verdicts.estimate),
-    *(verdicts.gate, verdicts.report),
+    *(verdicts.diagnose, verdicts.gate, verdicts.report),
 ):
     app.command(cls=Verb, epilog=EPILOG.get(_verb.__name__))(_verb)
 

@@ -7,7 +7,8 @@ on stderr and exit code 2, without a traceback.
     ├── InputError         a file, at a line, holds something that cannot be used
     ├── SchemaError        a frame lacks a column or holds it in another type
     ├── UsageError         an argument that cannot be meant
-    │   └── UnknownName    a name nobody registered; says which names are near
+    │   ├── UnknownName    a name nobody registered; says which names are near
+    │   └── Circular       labels would judge a relative of their labeler
     ├── MissingExtra       a package that an extra brings is not installed
     ├── LabelerError       a labeler broke its protocol or could not be loaded
     └── CalibrationError   too few judgments to calibrate anything
@@ -23,6 +24,7 @@ from pathlib import Path
 
 __all__ = [
     "CalibrationError",
+    "Circular",
     "InputError",
     "LabelerError",
     "MissingExtra",
@@ -74,6 +76,19 @@ class UnknownName(UsageError):
         message += f" Available: {', '.join(known) or 'none'}." + (f"\n{hint}" if hint else "")
         super().__init__(message)
         self.name, self.near = name, near
+
+
+class Circular(UsageError):
+    """Labels would judge runs that share a model, a teacher or training data with their labeler.
+
+    Parameters
+    ----------
+    message: what is shared, and what to do. `runs`: the names of those runs.
+    """
+
+    def __init__(self, message: str, runs: Iterable[str]) -> None:
+        super().__init__(message)
+        self.runs = list(runs)
 
 
 class MissingExtra(StopgapError):

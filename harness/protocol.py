@@ -34,6 +34,9 @@ class Labeler(Protocol):
     without loading a model."""
     needs_text: bool
     """False: works by ids alone, is given pairs whose texts may be null, and is not kept in a ledger."""
+    # It may also have a `card`, which says what it was made of: a mapping with the keys `base model`,
+    # `teacher`, `training data` (each a name, a list of names, or "none") and `weights sha256`. By it
+    # `harness.circularity` tells whether it would judge a relative of itself.
 
     def signal(self, pairs: pl.DataFrame) -> pl.DataFrame:
         """SIGNALS for PAIRS: one row a pair, in the same order.

@@ -109,11 +109,17 @@ def _method(pipeline: str, depth: int, grades: dict[int, str]) -> dict[str, Any]
     """The stages of a pipeline, and what was done to words where words were indexed."""
     found = min(depth, steps.RERANKED) if pipeline == "bm25+rerank" else depth
     stages: dict[str, dict[str, Any]] = {
-        "bm25": {"method": "PISA BM25", **steps.BM25, "depth": found},
-        "qld": {"method": "PISA query likelihood, Dirichlet smoothing", **steps.QLD, "depth": depth},
+        "bm25": {"method": "PISA BM25", "base model": "none", **steps.BM25, "depth": found},
+        "qld": {
+            "method": "PISA query likelihood, Dirichlet smoothing",
+            "base model": "none",
+            **steps.QLD,
+            "depth": depth,
+        },
         "dense": {"method": "cosine of vectors, exact search", "depth": depth},
         "hybrid": {
             "method": "reciprocal rank fusion",
+            "base model": "none",
             "k": steps.RRF_K,
             "depth": depth,
             "interpolates": ["bm25", "dense"],
@@ -123,8 +129,11 @@ def _method(pipeline: str, depth: int, grades: dict[int, str]) -> dict[str, Any]
     if pipeline not in stages:
         return {"retrieval": [{"name": pipeline, "depth": depth}]}
     if pipeline in _WITH_ENCODER:
-        encoder = labeling.label_id(labeling.load(steps.ENCODER, grades))
-        stages["dense"]["encoder"] = stages["bm25+rerank"]["labeler"] = encoder
+        encoder = labeling.load(steps.ENCODER, grades)
+        # what the encoder was made of, by which `circularity` knows a relative of the labeler
+        made_of = getattr(encoder, "card", {})
+        stages["dense"] |= {"encoder": labeling.label_id(encoder), **made_of}
+        stages["bm25+rerank"] |= {"labeler": labeling.label_id(encoder), **made_of}
     words = {
         "tokenizer": "PISA's English tokenizer after harness.terrier.plain_words",
         "stemmer": steps.STEMMER,

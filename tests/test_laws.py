@@ -31,11 +31,13 @@ ROOMS = [
     " scoring measure draws selection inference grading kernels retrieve dense provenance steps terrier",
     "fill bounds bounds_ap bounds_field bounds_flips bounds_greatest slices verdicts compare groups plan"
     " plan_influence plan_list plan_pool agree agree_pairs agree_ranking agree_rated agree_tables"
-    " estimate ppi simulate simulate_conditioned simulate_fills simulate_holes simulate_tally",
+    " estimate ppi simulate simulate_conditioned simulate_fills simulate_holes simulate_tally"
+    " circularity diagnose diagnose_bias diagnose_scale diagnose_terms diagnose_texts diagnose_words"
+    " gullibility",
     "gate gate_agreement gate_config gate_lock gate_output gate_trust saved throughput report report_charts"
     " report_data report_html report_style report_summary report_topics report_trust",
     "demo",
-    "cli _help _epilogs _options _render _compared _inputs _agreed _estimated _simulated _terminal"
+    "cli _help _epilogs _options _render _compared _inputs _agreed _diagnosed _estimated _simulated _terminal"
     " _label_verbs _verdict_verbs",
 ]
 FLOOR = {f"harness.{room}": n for n, rooms in enumerate(ROOMS) for room in rooms.split()}
