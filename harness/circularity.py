@@ -20,7 +20,7 @@ from typing import Any, Literal
 import polars as pl
 
 from harness import registry
-from harness.errors import Circular, InputError, MissingExtra, UnknownName
+from harness.errors import Circular, InputError, UnknownName
 from harness.protocol import Labeler, label_id
 
 __all__ = ["KINDS", "Card", "Relation", "check_circular", "labeler_cards", "relations", "run_card"]
@@ -82,6 +82,20 @@ class Relation:
         """What is shared, in words."""
         return " and ".join(f"the {kind} {_few(names)}" for kind, names in self.shared.items())
 
+    @property
+    def nearest(self) -> str:
+        """The closest of what is shared, in words; empty if nothing is."""
+        order = (
+            "base model",
+            "teacher",
+            "teacher and base model",
+            "labeler",
+            "weights sha256",
+            "training data",
+        )
+        kind = next((k for k in order if k in self.shared), None)
+        return f"the {kind} {_few(self.shared[kind])}" if kind else ""
+
     def to_json(self) -> dict[str, Any]:
         """The relation as `stopgap diagnose --json` has it."""
         return {
@@ -115,8 +129,7 @@ def check_circular(
     Raises
     ------
     Circular: a run that is not in `allow` shares something with a labeler; says what, and both cards.
-    UnknownName: `allow` names no run. InputError: a twin cannot be read. MissingExtra: a twin is there, and
-    pyyaml is not.
+    UnknownName: `allow` names no run. InputError: a twin cannot be read.
     """
     found = relations(runs, labels, allow)
     refused = [r for r in found if r.status == "shared" and not r.allowed]
@@ -148,7 +161,7 @@ def run_card(name: str, path: str | Path | pl.DataFrame) -> Card:
 
     Raises
     ------
-    InputError, MissingExtra: as `check_circular`.
+    InputError: as `check_circular`.
     """
     if isinstance(path, pl.DataFrame):
         return Card(name, "no card: it is no file")
@@ -205,10 +218,8 @@ def _twin(path: str | Path) -> Path | None:
 
 
 def _read(name: str, file: Path) -> Card:
-    try:
-        import yaml  # type: ignore[import-untyped, unused-ignore]
-    except ImportError as error:
-        raise MissingExtra("pyyaml", "retrieve") from error
+    import yaml  # type: ignore[import-untyped, unused-ignore]
+
     try:
         whole = yaml.safe_load(file.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:

@@ -19,6 +19,7 @@ import polars as pl
 
 from harness.arrays import Bools, Floats
 from harness.bounds import Bounds, bounds_each
+from harness.circularity import relations
 from harness.draws import score_draws
 from harness.errors import UnknownName, UsageError
 from harness.inference import (
@@ -183,9 +184,21 @@ def compare(
         for m, edge in bounds_each(frames[first], frames[c], qrels, found.measures, grades=grades).items()
         if edge is not None
     }
-    return compare_measured(
+    result = compare_measured(
         found, first, bounded=edges, margins=margins, correction=correction, slices=slices, seed=seed
     )
+    return replace(result, notes=[*result.notes, *_relatives(runs, qrels)])
+
+
+def _relatives(runs: Mapping[str, str | Path | pl.DataFrame], qrels: pl.DataFrame) -> list[str]:
+    """Of runs that share something with the labeler whose labels judge them."""
+    labels = qrels.filter(pl.col("assessor") != "human")
+    return [
+        f"{one.run.name} and the labeler {one.labeler.name} share {one.nearest}, which may favour the run;"
+        " stopgap diagnose measures by how much."
+        for one in relations(runs, labels)
+        if one.shared
+    ]
 
 
 def _few(names: Sequence[str]) -> str:

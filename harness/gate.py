@@ -26,7 +26,7 @@ from harness.gate_agreement import check_agreement
 from harness.gate_config import Settings, read_settings
 from harness.gate_lock import compare_locks, make_lock, read_lock, write_json
 from harness.gate_output import Check, Gated, Verdict
-from harness.gate_trust import check_simulation
+from harness.gate_trust import check_circularity, check_simulation
 from harness.slices import masks, read_slices
 from harness.throughput import Timed, check_throughput, read_evidence, read_results
 from harness.trec import qrels_grades, read_qrels, read_run, run_name, run_paths
@@ -122,6 +122,7 @@ def _check_runs(
     gated.checks.extend(_check_ties(runs))
     if settings.labeler is not None:
         gated.checks.append(_check_labeler(judged, settings.labeler))
+    gated.checks.extend(check_circularity(files, judged, settings.checks.allow_circular))
     for candidate in found.candidates:
         for measure, one in found.found[candidate].items():
             name = f"{measure} of {candidate}"

@@ -10,6 +10,7 @@
     judged = 0.9                       # least judged@k of every run
     labeled_share = 0.3                # greatest share of labels among the first k
     missing_topics = 0                 # topics of the qrels that a run may lack
+    allow_circular = []                # runs that may share a model with the labeler (`harness.circularity`)
 
 Further keys: `slices` (a tab-separated file with a header, query_id and columns) with
 `[checks.slice_margin]` (`kind = 0.1` for every value of a column, `"kind=fact" = 0.05` for one); `collection`
@@ -105,6 +106,7 @@ class Checks(_Table):
     judged: _Share | None = None
     labeled_share: _Share | None = None
     missing_topics: Annotated[int, Field(ge=0)] = 0
+    allow_circular: list[_Text] = Field(default_factory=list)
     agreement: Agreement | None = None
     simulation: Simulation | None = None
     throughput: Throughput | None = None

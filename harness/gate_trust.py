@@ -1,15 +1,19 @@
-"""The floors on what is known of the labels: what filling does to verdicts, as `simulate` measured it."""
+"""May the labels judge these runs? What filling does to verdicts (`simulate`), and who is related."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import polars as pl
+
+from harness.circularity import Relation, relations
 from harness.errors import UnknownName
 from harness.gate_config import Simulation
 from harness.gate_output import Check, Verdict
 from harness.saved import read_saved
 
-__all__ = ["check_simulation"]
+__all__ = ["check_circularity", "check_simulation"]
 
 
 def check_simulation(results: Path, wanted: Simulation) -> Check:
@@ -37,3 +41,42 @@ def check_simulation(results: Path, wanted: Simulation) -> Check:
         return Check("simulation", "simulation", "inconclusive", None, wanted.verdict_agreement, said)
     verdict: Verdict = "pass" if value >= wanted.verdict_agreement else "fail"
     return Check("simulation", "simulation", verdict, float(value), wanted.verdict_agreement, said)
+
+
+def check_circularity(runs: Mapping[str, Path], qrels: pl.DataFrame, allow: Sequence[str]) -> list[Check]:
+    """Whether a run shares a model, a teacher or training data with a labeler of the qrels: one check a run.
+
+    A run of which nothing is known passes, and the check says so: unknown is never called apart. None for
+    qrels without labels.
+
+    Parameters
+    ----------
+    runs: name -> file. `allow`: names of runs that may.
+
+    Raises
+    ------
+    UnknownName: `allow` names no run. InputError: a run's metadata twin cannot be read.
+    """
+    found: dict[str, list[Relation]] = {}
+    for one in relations(runs, qrels.filter(pl.col("assessor") != "human"), allow):
+        found.setdefault(one.run.name, []).append(one)
+    return [_circularity(name, each) for name, each in found.items()]
+
+
+def _circularity(name: str, each: Sequence[Relation]) -> Check:
+    shared = [f"{one.nearest} with {one.labeler.name}" for one in each if one.shared]
+    verdict: Verdict = "fail" if any(one.shared and not one.allowed for one in each) else "pass"
+    if verdict == "fail":
+        said = (
+            f"shares {' and '.join(shared)}: the labels would judge a relative of their labeler. Next:"
+            f' another labeler, or checks.allow_circular = ["{name}"] where that is known and accepted'
+        )
+    elif shared:
+        said = f"shares {' and '.join(shared)}, which checks.allow_circular accepts"
+    elif any(one.status == "unknown" for one in each):
+        lacking = sorted({what for one in each for what in one.lacking})
+        said = f"unknown: not stated is {', '.join(lacking)}"
+    else:
+        said = "shares nothing with the labeler, by their cards"
+    status = next((s for s in ("shared", "unknown") if any(one.status == s for one in each)), "apart")
+    return Check("circularity", f"circularity of {name}", verdict, status, None, said)

@@ -21,7 +21,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness import labeling, steps
-from harness.errors import MissingExtra
 from harness.trec_bytes import file_hash, replace_file
 
 if TYPE_CHECKING:
@@ -55,7 +54,7 @@ def metadata(
             "tag": tag,
             "platform": _platform(),
             "implementation": {
-                "executable": {"cmd": shlex.join(sys.argv if command is None else command)},
+                "executable": {"cmd": shlex.join(_called() if command is None else command)},
                 "source": {**source, "uncommitted changes": changed},
             },
             "method": {
@@ -79,6 +78,11 @@ def metadata(
     )
 
 
+def _called() -> list[str]:
+    """The arguments of this process, the command by its name: where it lies is the machine's affair."""
+    return [Path(sys.argv[0]).name, *sys.argv[1:]]
+
+
 def write_twin(
     path: Path, known: dict[str, Any], run_file: Path, run: pl.DataFrame, without: Iterable[str]
 ) -> None:
@@ -88,10 +92,8 @@ def write_twin(
     ----------
     run: RUN as it was written to `run_file`. `without`: the topics that got no document.
     """
-    try:
-        import yaml  # type: ignore[import-untyped]
-    except ImportError as error:
-        raise MissingExtra("pyyaml", "retrieve") from error
+    import yaml  # type: ignore[import-untyped, unused-ignore]
+
     facts = {
         "file": run_file.name,
         "sha256": file_hash(run_file),

@@ -2,7 +2,7 @@
 
 Assessors judged what earlier systems brought up, so a calibrator learns from documents that were found
 often, or were looked for. A new system's holes are found by it alone, and such documents are less relevant
-than others that look the same (on TREC DL 2019 by 0.3 in log-odds a grade, docs/validity.md). Judged
+than others that look the same (on TREC DL 2019 by 0.3 in log-odds a grade, docs/measured.md). Judged
 documents that only one of the runs has in its top show by how much: `estimate` compares their left-out
 labels with their judgments. The mean error moves the labels of holes (`moved`); how much it differs between
 runs and between topics is what labels of one filling get wrong together, which `harness.draws` draws.

@@ -675,3 +675,16 @@ def test_deltas_of_real_runs_are_those_of_ir_measures(data_dir: Path) -> None:
         assert one.topics == 43
         assert one.bounds is not None
         assert one.bounds[0] - 1e-12 <= one.delta <= one.bounds[1] + 1e-12
+
+
+def test_a_run_that_is_related_to_the_labeler_is_told(tmp_path: Path) -> None:
+    card = "method:\n  retrieval:\n  - name: dense\n    encoder: minilm@44bdedef\n"
+    files: dict[str, str | Path | pl.DataFrame] = {}
+    for name, frame in pair(*BETTER).items():
+        files[name] = tmp_path / f"{name}.run"
+        write_run(frame, tmp_path / f"{name}.run", name)
+    (tmp_path / "b.run.meta.yaml").write_text(card)
+    labels = judged(40).with_columns(assessor=pl.lit("minilm@44bdedef/1"))
+    (note,) = [n for n in compare(files, labels, ["RR"]).notes if "share" in n]
+    assert note.startswith("b and the labeler minilm@44bdedef share the base model sentence-transformers/all")
+    assert not [n for n in compare(files, judged(40), ["RR"]).notes if "share" in n]

@@ -712,8 +712,39 @@ def test_the_embedded_collection_passes(demo_gate: Path) -> None:
     gated = gate(demo_gate)
     assert [(c.name, c.detail) for c in gated.checks if c.verdict != "pass"] == []
     assert {c.kind for c in gated.checks} == {
-        *("accepted", "topics", "labeler", "margin", "slice_margin", "judged", "labeled_share", "agreement")
+        *("accepted", "topics", "labeler", "margin", "slice_margin", "judged", "labeled_share", "agreement"),
+        "circularity",
     }
+
+
+def test_a_labeler_may_not_judge_its_relatives_unless_they_are_named(demo_gate: Path) -> None:
+    text = demo_gate.read_text()
+    assert 'allow_circular = ["hybrid"]' in text
+    demo_gate.write_text(text.replace('allow_circular = ["hybrid"]', ""))
+    gated = gate(demo_gate)
+    assert [(c.name, c.value) for c in gated.checks if c.verdict != "pass"] == [
+        ("circularity of hybrid", "shared")
+    ]
+    assert gated.exit_code == 1
+    assert "L6-H384-uncased with minilm@" in by_name(gated)["circularity of hybrid"].detail
+    assert by_name(gated)["circularity of bm25"].value == "apart"
+    demo_gate.write_text(text.replace('["hybrid"]', '["hybird"]'))
+    with pytest.raises(UnknownName, match="hybrid"):
+        gate(demo_gate)
+
+
+def test_a_floor_on_agreement_stops_the_embedded_gate(demo_gate: Path) -> None:
+    demo_gate.write_text(demo_gate.read_text().replace("kappa = 0.0", "kappa = 0.9"))
+    gated = gate(demo_gate)
+    assert [c.name for c in gated.checks if c.verdict != "pass"] == ["agreement"]
+    assert gated.exit_code == 1
+
+
+def test_a_run_without_a_card_is_unknown_and_never_apart(toml: Toml, tmp_path: Path) -> None:
+    labeled(tmp_path)
+    found = by_name(gate(toml('labeler = "minilm"\n' + BASIC)))
+    assert {found[f"circularity of {name}"].value for name in ("base", "new")} == {"unknown"}
+    assert "not stated is" in found["circularity of new"].detail
 
 
 def test_a_regression_planted_in_the_embedded_collection_fails(demo_gate: Path, tmp_path: Path) -> None:

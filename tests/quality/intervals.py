@@ -1,4 +1,4 @@
-"""Whether the interval of A versus B on filled qrels contains what full human qrels say: docs/validity.md.
+"""Whether the interval of A versus B on filled qrels contains what full human qrels say: docs/measured.md.
 
     python tests/quality/intervals.py [--ledger DIR] [--measure nDCG@10] [--splits N]
 

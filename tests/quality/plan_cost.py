@@ -1,4 +1,4 @@
-"""How many judgments `plan` saves: the table of docs/validity.md on planning.
+"""How many judgments `plan` saves: the table of docs/measured.md on planning.
 
     python tests/quality/plan_cost.py [--pairs N] [--measure M] [--seed N] [--ledger DIR]
 

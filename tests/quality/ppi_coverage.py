@@ -1,4 +1,4 @@
-"""How often intervals from few judged topics and many labeled ones contain the truth: docs/validity.md.
+"""How often intervals from few judged topics and many labeled ones contain the truth: docs/measured.md.
 
     python tests/quality/ppi_coverage.py [--trials 4000]
 

@@ -1,5 +1,5 @@
 """How good the labels of `minilm` and the calibrator are, on real collections: the tables of
-docs/validity.md.
+docs/measured.md.
 
     python tests/quality/validity.py [--collections NAME ...] [--ledger DIR] [--seeds N]
 
