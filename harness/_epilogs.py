@@ -149,7 +149,10 @@ FILE is TOML, by default stopgap.toml:
   labeled_share = 0.3
 
 The first time, and after a change that is meant: stopgap gate --accept. What is accepted stands in
-stopgap.lock.json beside FILE; other qrels, another baseline or other topics than those fail.
+stopgap.lock.json beside FILE; other qrels, another baseline or other topics than those fail. Labels of a
+labeler that shares a model with a run fail, unless allow_circular = ["candidate"] names it. The tables
+[checks.agreement], [checks.simulation], [checks.diagnosis] and [checks.throughput] hold labels and speed to
+what you ask: python -c "import harness.gate_config as g; help(g)" has all keys.
 
 Exit codes:
   0  every check passed
@@ -160,7 +163,8 @@ Exit codes:
 The page is one file that loads nothing: attach it to a pull request. It shows the verdict, the intervals,
 each topic, what the scores rest on, and both rankings of the topics that moved most.
 
-Example:
-  stopgap report base.run candidate.run --qrels filled.qrels -m nDCG@10 --collection DIR --out report.html""",
+Examples:
+  stopgap report base.run candidate.run --qrels filled.qrels -m nDCG@10 --collection DIR --out report.html
+  stopgap report base.run candidate.run --qrels filled.qrels --trust agree.json --out report.html""",
 }
 """What stands below the options, by verb."""

@@ -26,7 +26,7 @@ from harness.gate_agreement import check_agreement
 from harness.gate_config import Settings, read_settings
 from harness.gate_lock import compare_locks, make_lock, read_lock, write_json
 from harness.gate_output import Check, Gated, Verdict
-from harness.gate_trust import check_circularity, check_simulation
+from harness.gate_trust import check_circularity, check_diagnosis, check_simulation
 from harness.slices import masks, read_slices
 from harness.throughput import Timed, check_throughput, read_evidence, read_results
 from harness.trec import qrels_grades, read_qrels, read_run, run_name, run_paths
@@ -63,6 +63,8 @@ def gate(path: str | Path = "stopgap.toml", *, accept: bool = False) -> Gated:
         gated.checks.append(check_agreement(human, labels, wanted.kappa))
     if (simulated := settings.checks.simulation) is not None:
         gated.checks.append(check_simulation(settings.at(simulated.results), simulated))
+    if (diagnosed := settings.checks.diagnosis) is not None:
+        gated.checks.extend(check_diagnosis(settings.at(diagnosed.results), diagnosed))
     if (timings := settings.checks.throughput) is not None:
         stored = settings.at(timings.evidence)
         timed = read_results(settings.at(timings.results), ", ".join(ids) or None)

@@ -15,8 +15,9 @@
 Further keys: `slices` (a tab-separated file with a header, query_id and columns) with
 `[checks.slice_margin]` (`kind = 0.1` for every value of a column, `"kind=fact" = 0.05` for one); `collection`
 (whose topics all others must be among); `labeler` (who made the labels); `lock`; and the tables
-`[checks.agreement]` (human, labels, kappa), `[checks.simulation]` (results, fill, verdict_agreement) and
-`[checks.throughput]` (results, evidence, slowdown). Paths are relative to the file's folder.
+`[checks.agreement]` (human, labels, kappa), `[checks.simulation]` (results, fill, verdict_agreement),
+`[checks.diagnosis]` (results, fooled) and `[checks.throughput]` (results, evidence, slowdown). Paths are
+relative to the file's folder.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ from harness.errors import InputError, UsageError
 from harness.measure import parse
 from harness.scoring import Spec
 
-__all__ = ["ANY", "Agreement", "Checks", "Settings", "Simulation", "Throughput", "read_settings"]
+__all__ = ["ANY", "Agreement", "Checks", "Diagnosis", "Settings", "Simulation", "Throughput", "read_settings"]
 
 ANY = "*"
 """The measure in a table of margins that stands for those not named."""
@@ -90,6 +91,16 @@ class Simulation(_Table):
     fill: _Text = "conditioned"
 
 
+class Diagnosis(_Table):
+    """`[checks.diagnosis]`: what `stopgap diagnose --json` said; no fault of scale may be in it.
+
+    fooled: the greatest share of non-relevant documents that a change of the text may make relevant.
+    """
+
+    results: _Text
+    fooled: _Share | None = None
+
+
 class Throughput(_Table):
     """`[checks.throughput]`: results of pytest-benchmark, the stored evidence, and the slowdown allowed."""
 
@@ -109,6 +120,7 @@ class Checks(_Table):
     allow_circular: list[_Text] = Field(default_factory=list)
     agreement: Agreement | None = None
     simulation: Simulation | None = None
+    diagnosis: Diagnosis | None = None
     throughput: Throughput | None = None
 
 
@@ -209,7 +221,8 @@ def _settings(path: Path, config: _Config) -> Settings:
     if not absent and checks.margin is None:
         what = "checks.margin is missing: how much a measure may fall before the gate fails"
         raise _Misfit("checks", what, "Next: margin = 0.01, or margin = 0 where nothing may be lost")
-    if absent and (checks.agreement, checks.simulation, checks.throughput) == (None, None, None):
+    alone = (checks.agreement, checks.simulation, checks.diagnosis, checks.throughput)
+    if absent and all(one is None for one in alone):
         raise _Misfit("checks", "nothing is checked", "Next: runs, baseline, qrels and checks.margin")
     if bool(checks.slice_margin) != (config.slices is not None):
         what = "slices and checks.slice_margin go together: the file of slices, and how much each may fall"

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 
 from harness.circularity import Relation, relations
 from harness.errors import UnknownName
-from harness.gate_config import Simulation
+from harness.gate_config import Diagnosis, Simulation
 from harness.gate_output import Check, Verdict
 from harness.saved import read_saved
 
-__all__ = ["check_circularity", "check_simulation"]
+__all__ = ["check_circularity", "check_diagnosis", "check_simulation"]
 
 
 def check_simulation(results: Path, wanted: Simulation) -> Check:
@@ -41,6 +42,47 @@ def check_simulation(results: Path, wanted: Simulation) -> Check:
         return Check("simulation", "simulation", "inconclusive", None, wanted.verdict_agreement, said)
     verdict: Verdict = "pass" if value >= wanted.verdict_agreement else "fail"
     return Check("simulation", "simulation", verdict, float(value), wanted.verdict_agreement, said)
+
+
+def check_diagnosis(results: Path, wanted: Diagnosis) -> list[Check]:
+    """Whether labels have a fault of scale or direction, and how easily their labeler is fooled.
+
+    Parameters
+    ----------
+    results: what `stopgap diagnose --json` printed.
+
+    Raises
+    ------
+    InputError: `results` cannot be read, or is not that.
+    """
+    found = read_saved(results, "diagnose")
+    checks = [_scale(name, each) for name, each in (found["scale"] or {}).items()]
+    if wanted.fooled is None:
+        return checks
+    tried = (found["gullibility"] or {}).get("perturbations", {})
+    checks += [_fooled(kind, one, wanted.fooled) for kind, one in tried.items() if one.get("labeled")]
+    if not tried:
+        said = f"{results} does not say whether the labeler can be fooled: diagnose --labeler --collection"
+        checks.append(Check("diagnosis", "fooled", "inconclusive", None, wanted.fooled, said))
+    return checks
+
+
+def _scale(name: str, findings: Sequence[Mapping[str, Any]]) -> Check:
+    faults = [f"{one['check']}: {one['words']}" for one in findings if one["found"]]
+    said = "; ".join(faults) or "no fault of scale, direction or pairs"
+    return Check("diagnosis", f"scale of {name}", "fail" if faults else "pass", None, None, said)
+
+
+def _fooled(kind: str, one: Mapping[str, Any], ceiling: float) -> Check:
+    """All of the interval of the share that becomes relevant has to lie on one side."""
+    low, high = one["ci"]["up"] or (0.0, 1.0)
+    verdict: Verdict = "inconclusive"
+    if high <= ceiling:
+        verdict = "pass"
+    elif low > ceiling:
+        verdict = "fail"
+    said = f"{one['what']}: of {one['labeled']} documents, 95 % interval {low:.3f} to {high:.3f}"
+    return Check("diagnosis", f"fooled when {kind}", verdict, one["up"], ceiling, said, (low, high))
 
 
 def check_circularity(runs: Mapping[str, Path], qrels: pl.DataFrame, allow: Sequence[str]) -> list[Check]:

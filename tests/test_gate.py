@@ -480,6 +480,30 @@ def test_the_floor_on_simulated_verdicts(toml: Toml, tmp_path: Path) -> None:
         gate(toml(text, accept=False))
 
 
+def test_a_diagnosis_with_faults_fails(toml: Toml, tmp_path: Path) -> None:
+    sound = {"check": "inverted", "found": False, "words": "no"}
+    tried = {"what": "words", "labeled": 100, "up": 0.5, "ci": {"up": [0.4, 0.6]}}
+    told = {
+        "circularity": None,
+        "scale": {"gpt": [sound], "bad": [sound, {"check": "shifted", "found": True, "words": "by -1"}]},
+        "gullibility": {"perturbations": {"stuffed": tried, "empty": {"labeled": 0}}},
+    }
+    (tmp_path / "d.json").write_text(json.dumps(told))
+    text = '[checks.diagnosis]\nresults = "d.json"\n'
+    found = by_name(gate(toml(text, accept=False)))
+    assert {name: check.verdict for name, check in found.items()} == {
+        "scale of gpt": "pass",
+        "scale of bad": "fail",
+    }
+    assert found["scale of bad"].detail == "shifted: by -1"
+    for ceiling, verdict in ((0.6, "pass"), (0.5, "inconclusive"), (0.3, "fail")):
+        found = by_name(gate(toml(f"{text}fooled = {ceiling}\n", accept=False)))
+        assert found["fooled when stuffed"].verdict == verdict
+        assert "fooled when empty" not in found
+    (tmp_path / "d.json").write_text(json.dumps({**told, "gullibility": None}))
+    assert by_name(gate(toml(f"{text}fooled = 0.5\n", accept=False)))["fooled"].verdict == "inconclusive"
+
+
 # -- settings ------------------------------------------------------------------------------------------------
 
 
