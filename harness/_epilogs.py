@@ -152,7 +152,7 @@ The first time, and after a change that is meant: stopgap gate --accept. What is
 stopgap.lock.json beside FILE; other qrels, another baseline or other topics than those fail. Labels of a
 labeler that shares a model with a run fail, unless allow_circular = ["candidate"] names it. The tables
 [checks.agreement], [checks.simulation], [checks.diagnosis] and [checks.throughput] hold labels and speed to
-what you ask: python -c "import harness.gate_config as g; help(g)" has all keys.
+what you ask; docs/gate.md has all keys.
 
 Exit codes:
   0  every check passed

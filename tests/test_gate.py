@@ -824,3 +824,13 @@ def test_the_command_without_settings_or_lock(
     assert main(["gate", "--accept"]) == 0
     assert "stopgap.lock.json. Commit it." in capsys.readouterr().out
     assert main(["gate"]) == 0
+
+
+def test_the_documented_settings_are_read(tmp_path: Path) -> None:
+    page = ROOT / "docs" / "gate.md"
+    if not page.is_file():
+        pytest.skip("the documentation is not beside the tests")
+    example = page.read_text(encoding="utf-8").partition("```toml\n")[2].partition("```")[0]
+    (tmp_path / "stopgap.toml").write_text(example)
+    checks = read_settings(tmp_path / "stopgap.toml").checks
+    assert set(checks.model_fields_set) == set(type(checks).model_fields), "a key is not documented"
