@@ -120,6 +120,7 @@ def fill(
 ) -> None:
     """Label the holes and write the filled qrels, which say who judged what."""
     from harness._render import fill_story
+    from harness.accounting import keep
     from harness.collection import open_collection
     from harness.fill import fill as fill_qrels
     from harness.trec import read_runs, write_qrels
@@ -138,10 +139,11 @@ def fill(
         raise typer.Exit(terminal.INTERRUPTED) from None
     agreement = filled.summary["calibration"].get("left_out")
     write_qrels(filled.qrels, out, grades=sorted(opened.grades), agreement=agreement)
+    keep(filled.accounts, out)
     if as_json:
-        terminal.json({**filled.summary, "out": str(out)})
+        terminal.json({**filled.summary, "accounts": filled.accounts, "out": str(out)})
     else:
-        terminal.write(fill_story(filled.summary, str(out)))
+        terminal.write(fill_story(filled.summary, filled.accounts, str(out)))
     if filled.summary["unlabeled"]:
         raise typer.Exit(terminal.UNLABELED)
 

@@ -119,7 +119,9 @@ CollectionOption = Annotated[
 LabelerNames = Annotated[
     list[str],
     typer.Option(
-        "--labeler", metavar="L", help="minilm, lookup:FILE, ... (see stopgap labelers); repeat to stack."
+        "--labeler",
+        metavar="L",
+        help="minilm, openai:MODEL@URL, ... (see stopgap labelers); repeat to stack.",
     ),
 ]
 FilledFile = Annotated[

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from rich.progress import Progress
 
 __all__ = [
+    "account_line",
     "as_json",
     "count",
     "fill_story",
@@ -170,7 +171,7 @@ def _topic_notes(runs: Mapping[str, Mapping[str, Any]]) -> list[str]:
     ]
 
 
-def fill_story(summary: Mapping[str, Any], out: str) -> str:
+def fill_story(summary: Mapping[str, Any], accounts: Sequence[Mapping[str, Any]], out: str) -> str:
     """What `stopgap fill` did, in words."""
     unlabeled = sum(summary["unlabeled"].values())
     reasons = ", ".join(f"{n:,} {reason}" for reason, n in summary["unlabeled"].items())
@@ -189,8 +190,22 @@ def fill_story(summary: Mapping[str, Any], out: str) -> str:
             f"kappa {quality['kappa']:.3f}, AUC {quality['auc']:.3f}, calibration error {quality['ece']:.3f} "
             f"(without the topic's others: {bare['kappa']:.3f}, {bare['auc']:.3f}, {bare['ece']:.3f})."
         )
+    story += [account_line(account) for account in accounts if "requests" in account]
     story.append(f"Written: {out}. Next: stopgap measure RUN... --qrels {out} -m nDCG@10")
     return "\n".join(story)
+
+
+def account_line(account: Mapping[str, Any]) -> str:
+    """What a labeler that sends requests took, in a sentence."""
+    more = [f"{account.get('tokens_in', 0):,} tokens in, {account.get('tokens_out', 0):,} out"]
+    if cut := account.get("cut"):
+        more.append(f"{count(cut, 'document')} shortened")
+    if account["pairs_per_second"] is not None:
+        more.append(f"{account['seconds']:,.1f} s, {account['pairs_per_second']:,.1f} pairs/s")
+    if "cost" in account:
+        more.append(f"{account['cost']:,.4f} {account['currency']}".rstrip())
+    again = f" ({account['retries']:,} of them again)" if account.get("retries") else ""
+    return f"{account['labeler']}: {count(account['requests'], 'request')}{again}, {', '.join(more)}."
 
 
 # -- JSON ----------------------------------------------------------------------------------------------------

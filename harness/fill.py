@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 import polars as pl
 
-from harness.calibrate import Calibrated, calibrate
+from harness.accounting import Account, Counted
+from harness.calibrate import calibrate
 from harness.calibrator import Calibrator
 from harness.collection import Collection
 from harness.errors import UsageError
@@ -47,13 +48,15 @@ class Filled:
         asked), `cache_hits`, `near_duplicates` (holes whose nearest judged document is almost the same),
         `calibration` (the report of `calibrate`).
     calibrator: what turned signals into labels; it can label another collection on the same scale. None where
-        there was nothing to label.
+        there was nothing to label, or no signal at all.
+    accounts: what each labeler took (`harness.accounting`), time included; the rest is the same every time.
     """
 
     qrels: pl.DataFrame
     labels: pl.DataFrame
     summary: dict[str, Any]
     calibrator: Calibrator | None
+    accounts: list[Account] = field(default_factory=list)
 
 
 def fill(
@@ -110,12 +113,16 @@ def fill(
     asked = pl.concat([wanted, judged.select(_KEYS)]).unique().sort(_KEYS)
 
     book = ledger if ledger is None or isinstance(ledger, Ledger) else Ledger(ledger)
-    counted = [_Counted(each) for each in labelers]
+    counted = [Counted(each) for each in labelers]
     signals = []
     for number, each in enumerate(counted):
         batches = collection.pair_batches(asked) if each.needs_text else iter([asked])
         told = _part(progress, number, len(counted), asked.height)
         signals.append(pl.concat(signal_batches(each, batches, ledger=book, progress=told)))
+    accounts = [c.account(s) for c, s in zip(counted, signals, strict=True)]
+    heard = any(s["reason"].null_count() for s in signals)
+    if mode == "holes" and judged.height and not heard and any(c.asked and c.needs_text for c in counted):
+        return _unheard(judged, wanted, signals, accounts, (pooled.height, unjudged.height))
     done = calibrate(
         signals,
         judged,
@@ -127,10 +134,8 @@ def fill(
     )
     labels = wanted.join(done.labels, on=_KEYS, how="left", maintain_order="left")
     filled = merge(judged if mode == "holes" else judged.clear(), labels)
-    hits = sum(s["reason"].null_count() for s in signals) - sum(c.answered for c in counted)
-    summary = _summary(pooled.height, unjudged.height, labels, done)
-    summary |= {"model_calls": sum(c.asked for c in counted), "cache_hits": max(hits, 0)}
-    return Filled(filled, labels, summary, done.calibrator)
+    summary = _summary((pooled.height, unjudged.height), labels, accounts, done.report)
+    return Filled(filled, labels, summary, done.calibrator, accounts)
 
 
 def merge(judged: pl.DataFrame, labels: pl.DataFrame) -> pl.DataFrame:
@@ -149,23 +154,6 @@ def merge(judged: pl.DataFrame, labels: pl.DataFrame) -> pl.DataFrame:
     return pl.concat([mine, rows]).sort(_KEYS)
 
 
-class _Counted:
-    """A labeler that counts the pairs it is asked, and those it has a signal for."""
-
-    def __init__(self, labeler: Labeler) -> None:
-        self._labeler, self.asked, self.answered = labeler, 0, 0
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._labeler, name)
-
-    def signal(self, pairs: pl.DataFrame) -> pl.DataFrame:
-        self.asked += pairs.height
-        told = self._labeler.signal(pairs)
-        if isinstance(told, pl.DataFrame) and "reason" in told.columns:  # a broken protocol is found later
-            self.answered += told["reason"].null_count()
-        return told
-
-
 def _part(progress: Progress | None, number: int, labelers: int, pairs: int) -> Progress | None:
     """Progress over all labelers from the progress of one."""
     if progress is None:
@@ -173,17 +161,43 @@ def _part(progress: Progress | None, number: int, labelers: int, pairs: int) -> 
     return lambda done, _: progress(number * pairs + done, labelers * pairs)
 
 
-def _summary(pooled: int, holes: int, labels: pl.DataFrame, done: Calibrated) -> dict[str, Any]:
+def _summary(
+    found: tuple[int, int], labels: pl.DataFrame, accounts: list[Account], report: dict[str, Any]
+) -> dict[str, Any]:
+    """`found`: pairs of the pool, and holes among them."""
     missing = labels.filter(pl.col("relevance").is_null())
     reasons = missing["reason"].fill_null("no signal").value_counts(sort=True)
     return {
-        "pool": pooled,
-        "holes": holes,
+        "pool": found[0],
+        "holes": found[1],
         "labeled": labels.height - missing.height,
         "unlabeled": dict(reasons.iter_rows()),
-        "near_duplicates": done.report["near_duplicates"],
-        "calibration": done.report,
+        "model_calls": sum(a["asked"] for a in accounts),
+        "cache_hits": sum(a["cache_hits"] for a in accounts),
+        "near_duplicates": report.get("near_duplicates", 0),
+        "calibration": report,
     }
+
+
+def _unheard(
+    judged: pl.DataFrame,
+    wanted: pl.DataFrame,
+    signals: list[pl.DataFrame],
+    accounts: list[Account],
+    found: tuple[int, int],
+) -> Filled:
+    """What there is when labelers were asked and none had a signal (a server was down): holes stay holes, and
+    say why. The next run asks again."""
+    reasons = pl.concat([s.select(*_KEYS, "reason") for s in signals])
+    reasons = reasons.unique(_KEYS, keep="first", maintain_order=True)
+    empty = {c: t for c, t in {**LABELS, **_MORE}.items() if c not in (*_KEYS, "labeler", "reason")}
+    labels = (
+        wanted.join(reasons, on=_KEYS, how="left", maintain_order="left")
+        .with_columns(pl.lit(None, t).alias(c) for c, t in empty.items())
+        .with_columns(labeler=pl.lit("+".join(a["labeler"] for a in accounts)))
+        .select(*LABELS, "nearest", "similarity", *SHIFTS)
+    )
+    return Filled(merge(judged, labels), labels, _summary(found, labels, accounts, {}), None, accounts)
 
 
 def _nothing_to_do(judged: pl.DataFrame, pooled: int) -> Filled:

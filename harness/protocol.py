@@ -45,6 +45,8 @@ class Labeler(Protocol):
         null reason; or neither and the reason why. `labeler` may be left out: it is always set to the label's
         id. What goes wrong with one pair is that pair's reason; such rows are not kept in a ledger, so that
         the next run tries them again.
+
+        A labeler may also have `usage() -> Mapping`: what its answers have cost (`harness.accounting`).
         """
 
 

@@ -1,7 +1,7 @@
 """The registry: which labelers have a name, and how a name becomes a labeler.
 
     load("minilm", grades)        a built-in name, or one of the entry-point group `stopgap.labelers`
-    load("constant:1", grades)    name:argument
+    load("constant:1", grades)    name:argument, which is the labeler's own affair (openai:MODEL@URL)
     load("mine:Labeler", grades)  module:object, called as object(grades=grades)
 
 A registered object is a factory: `object(argument: str | None, grades: dict[int, str]) -> Labeler`. What it
@@ -67,6 +67,12 @@ BUILT_IN = {
         card=MappingProxyType({"base model": "none"}),
     ),
     "lookup": _BuiltIn("labelers.doubles:Lookup", "lookup:FILE, the grades that a qrels file gives"),
+    "openai": _BuiltIn(
+        "labelers.openai_api:OpenAI",
+        "openai:MODEL@URL, a model behind any server that speaks the OpenAI protocol",
+        "openai",
+        ("aiohttp", "deltalake"),
+    ),
     "minilm": _BuiltIn(
         "labelers.encoder:MiniLM",
         "the embedded default: a small frozen encoder, on a CPU",

@@ -69,6 +69,15 @@ class Asleep(Eye):
         raise AssertionError(f"asked about {pairs.height} pairs")
 
 
+class Mute(Eye):
+    """A labeler whose server is down."""
+
+    def signal(self, pairs: pl.DataFrame) -> pl.DataFrame:
+        told = super().signal(pairs)
+        empty = [pl.lit(None, t).alias(c) for c, t in told.schema.items() if c not in (*KEYS, "reason")]
+        return told.with_columns(*empty, pl.lit("server error (500)").alias("reason"))
+
+
 class Told:
     """A labeler that looks at no text."""
 
@@ -234,6 +243,24 @@ def test_nothing_that_can_be_seen_is_an_error(
         (tmp_path / name).write_text((folder / name).read_text())
     with pytest.raises(CalibrationError, match=r"no pair has a signal.*48 times 'no text'(?s:.*)Next: "):
         fill(runs, human, open_collection(tmp_path), Asleep(), depth=DEPTH)
+
+
+def test_a_labeler_that_fails_on_every_pair_leaves_the_holes_and_says_why(
+    runs: Runs, human: pl.DataFrame, collection: Collection, filled: Filled
+) -> None:
+    done = fill(runs, human, collection, Mute(), depth=DEPTH)
+    assert_frame_equal(people(done.qrels), people(human))
+    assert done.qrels.columns == filled.qrels.columns
+    assert done.qrels.height == human.height
+    assert done.labels.schema == filled.labels.schema
+    assert_frame_equal(done.labels.select(KEYS), filled.labels.select(KEYS))
+    assert done.labels["relevance"].is_null().all()
+    assert set(done.labels["labeler"]) == {"eye@01234567"}
+    unlabeled = done.summary["unlabeled"]
+    assert unlabeled == {"server error (500)": done.labels.height - 1, "no text": 1}
+    assert done.accounts[0]["failures"]["server error (500)"] == done.accounts[0]["asked"]
+    with pytest.raises(CalibrationError, match=r"server error \(500\)"):
+        fill(runs, human, collection, Mute(), depth=DEPTH, mode="pool")
 
 
 # -- the ways to fill ----------------------------------------------------------------------------------------

@@ -631,7 +631,7 @@ MINE = """
 
 def test_built_in_names() -> None:
     assert label_id(load("constant:1", GRADES)).startswith("constant@")
-    assert set(registry.BUILT_IN) == {"constant", "lookup", "minilm"}
+    assert set(registry.BUILT_IN) == {"constant", "lookup", "minilm", "openai"}
     assert registry.BUILT_IN["minilm"].target == "labelers.encoder:MiniLM"
 
 

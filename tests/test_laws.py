@@ -29,8 +29,8 @@ ROOMS = [
     "trec trec_bytes trec_lines trec_read lint ranking collection documents",
     "pool ledger places protocol registry labeling calibrate calibrator evidence ordinal judgments gains"
     " scoring measure draws selection inference grading kernels retrieve dense provenance steps terrier",
-    "fill bounds bounds_ap bounds_field bounds_flips bounds_greatest slices verdicts compare groups plan"
-    " plan_influence plan_list plan_pool agree agree_pairs agree_ranking agree_rated agree_tables"
+    "fill accounting bounds bounds_ap bounds_field bounds_flips bounds_greatest slices verdicts compare"
+    " groups plan plan_influence plan_list plan_pool agree agree_pairs agree_ranking agree_rated agree_tables"
     " estimate ppi simulate simulate_conditioned simulate_fills simulate_holes simulate_tally"
     " circularity diagnose diagnose_bias diagnose_scale diagnose_terms diagnose_texts diagnose_words"
     " gullibility",
@@ -45,6 +45,7 @@ FLOOR["harness"] = 0
 LABELING = FLOOR["harness.labeling"]  # labelers use nothing above it: a labeler knows nothing of filling
 
 ONLY_IMPORTER = {
+    "aiohttp": "labelers.chat_http",
     "deltalake": "harness.ledger",
     "ir_datasets": "harness.collection",
     "ir_measures": "harness.measure",

@@ -1,0 +1,174 @@
+"""A model behind any server that speaks the OpenAI protocol: `openai:MODEL@URL`.
+
+The model is asked for a grade, and where the server tells the probabilities of the tokens it chose from, the
+signal is the distribution over the grades in the grade's place; elsewhere it is the grade that the answer
+gives (`labelers.parsing`), or null and why.
+
+On the collection's own scale a signal is `probs`; a prompt with another scale gives a `score`, the expected
+grade on that one (P(yes) for `no yes`).
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import re
+from functools import cached_property
+from hashlib import sha256
+
+import polars as pl
+
+from harness.errors import UsageError
+from harness.frames import SIGNALS
+from labelers import parsing
+from labelers.chat_http import Server, Token, Told
+from labelers.event_loop import EventLoop
+from labelers.openai_settings import DEFAULT_URL, read_settings
+from labelers.prompting import Cutter, read_prompt
+from labelers.usage import Usage, read_prices
+
+__all__ = ["OpenAI"]
+
+_PROTOCOL = 1  # goes up with every change to what is sent or how answers become signals
+
+
+class OpenAI:
+    """A labeler that asks a model over HTTP.
+
+    Parameters
+    ----------
+    argument: MODEL[@URL][?settings] or a TOML file (`labelers.openai_settings`). grades: the collection's
+        grades and their words.
+
+    Raises
+    ------
+    UsageError, UnknownName, InputError: what the argument names cannot be used.
+    """
+
+    needs_text = True
+
+    def __init__(self, argument: str | None, grades: dict[int, str]) -> None:
+        self.grades = grades
+        self._settings = settings = read_settings(argument)
+        self._prompt = read_prompt(settings.prompt, grades, settings.form, settings.guidelines or None)
+        self._cutter = Cutter(settings.characters, settings.tokens, settings.tokenizer or None)
+        self._prices = read_prices(settings.prices, settings.model) if settings.prices else None
+        self._usage = Usage()
+        self.name = re.sub(r"[^\w.:+-]", "-", settings.model.rsplit("/", 1)[-1]) or "openai"
+        self._scale = self._prompt.answers
+        two = len(grades) == 2 and list(self._scale) == ["no", "yes"]
+        self._on_scale = two or sorted(self._scale.values()) == sorted(grades)
+        known = {
+            "protocol": [_PROTOCOL, parsing.VERSION],
+            "model": settings.model,
+            "server": settings.weights or settings.url,
+            "prompt": self._prompt.digest,
+            "grades": sorted(grades),
+            "cut": self._cutter.digest,
+            "answer": [settings.answer, settings.longest],
+        }
+        self.fingerprint = sha256(json.dumps(known).encode()).hexdigest()
+
+    @property
+    def card(self) -> dict[str, list[str]]:
+        """What is known of the model: its name (`harness.circularity`)."""
+        return {"base model": [self._settings.model]}
+
+    @cached_property
+    def _server(self) -> Server:
+        settings = self._settings
+        key = os.environ.get(settings.key, "").strip()
+        if not key and settings.url == DEFAULT_URL:
+            raise UsageError(
+                f"no key in the environment variable {settings.key}, which {DEFAULT_URL} asks for.\n"
+                "Next: set it, or name a server of your own: openai:MODEL@URL"
+            )
+        if not key.isascii() or not key.isprintable():
+            raise UsageError(f"what the environment variable {settings.key} holds cannot be a key")
+        return Server(settings, key, self._usage, logprobs=settings.answer == "token")
+
+    @cached_property
+    def _loop(self) -> EventLoop:
+        return EventLoop(self._server.close)
+
+    def signal(self, pairs: pl.DataFrame) -> pl.DataFrame:
+        """What the model says of each pair (SIGNALS).
+
+        Raises
+        ------
+        UsageError: the server needs a key and there is none. MissingExtra: aiohttp is not installed.
+        """
+        filled = [self._prompt.fill(q, t, self._cutter) for q, t in pairs.select("query", "text").iter_rows()]
+        self._usage.cut += sum(prompt.cut for prompt in filled)
+        rows = self._loop.run(self._server.ask([prompt.text for prompt in filled], self._read))
+        return pairs.select("query_id", "doc_id").with_columns(
+            pl.Series("probs", [row[0] for row in rows], dtype=SIGNALS["probs"]),
+            pl.Series("score", [row[1] for row in rows], dtype=SIGNALS["score"]),
+            pl.lit(self.name).alias("labeler"),
+            pl.Series("reason", [row[2] for row in rows], dtype=SIGNALS["reason"]),
+        )
+
+    def usage(self) -> dict[str, int | float | str]:
+        """What has been asked so far (`labelers.usage.Usage`)."""
+        return self._usage.report(self._prices)
+
+    def close(self) -> None:
+        """Close the connections; the labeler may be asked again all the same."""
+        if "_loop" in self.__dict__:
+            self._loop.close()
+
+    def _read(self, told: Told) -> tuple[list[float] | None, float | None, str | None]:
+        """probs, score and reason of one answer."""
+        if told.reason is not None:
+            return None, None, told.reason
+        reading = parsing.parse(told.text, self._scale, words=self._prompt.words, cut=told.cut)
+        if reading.grade is None:
+            return None, None, reading.reason
+        spread = _spread(told, reading, self._scale)
+        if spread is None:
+            self._usage.parsed += 1
+            spread = [float(grade == reading.grade) for grade in self._scale.values()]
+        else:
+            self._usage.spread += 1
+        if self._on_scale:
+            return spread, None, None
+        return None, sum(p * g for p, g in zip(spread, self._scale.values(), strict=True)), None
+
+
+def _spread(told: Told, reading: parsing.Reading, scale: dict[str, int]) -> list[float] | None:
+    """The distribution over the answers, in their order, in the place of the token that is the grade.
+
+    None: there is no such token, or its probabilities are not told.
+    """
+    token = _at(told, reading)
+    if token is None:
+        return None
+    mass = dict.fromkeys(scale, 0.0)
+    for text, logprob in token.top.items():
+        answer = _word(text)
+        if answer in mass and not math.isnan(logprob):
+            mass[answer] += math.exp(min(logprob, 0.0))
+    total = sum(mass.values())
+    chosen = next(answer for answer, grade in scale.items() if grade == reading.grade)
+    return [m / total for m in mass.values()] if mass[chosen] > 0 else None
+
+
+def _at(told: Told, reading: parsing.Reading) -> Token | None:
+    """The token that stands where the grade was read, if it is the whole grade."""
+    text = told.text or ""
+    if reading.start < 0 or "".join(token.text for token in told.tokens) != text:
+        return None
+    end = 0
+    for token in told.tokens:
+        start, end = end, end + len(token.text)
+        if end > reading.start:
+            whole = start <= reading.start and reading.end <= end
+            return (
+                token if whole and _word(token.text) == text[reading.start : reading.end].casefold() else None
+            )
+    return None
+
+
+def _word(token: str) -> str:
+    return token.strip().casefold()
