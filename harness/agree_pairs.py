@@ -14,7 +14,7 @@ import polars as pl
 
 from harness.arrays import Floats, Ints
 from harness.errors import SchemaError, UsageError
-from harness.frames import LABELS, QRELS, check
+from harness.frames import LABELS, QRELS, check, labels_in
 from harness.ranking import repeated
 
 __all__ = ["Judged", "Pairs", "Rater", "both", "judged", "rater"]
@@ -180,9 +180,7 @@ def _rows(labels: pl.DataFrame, name: str) -> pl.DataFrame:
     if "labeler" in labels.columns and "assessor" not in labels.columns:
         frame = check(labels, LABELS, name).rename({"labeler": "assessor"})
     else:
-        frame = check(labels, QRELS, name)
-        marked = frame.filter(pl.col("assessor") != "human")
-        frame = marked if marked.height else frame
+        frame = labels_in(check(labels, QRELS, name))
     if not frame.height:
         raise UsageError(f"{name} holds no label")
     _complete(frame, _KEYS, name)

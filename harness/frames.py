@@ -13,7 +13,7 @@ import polars as pl
 
 from harness.errors import SchemaError
 
-__all__ = ["LABELS", "PAIRS", "QRELS", "RUN", "SIGNALS", "TOPICS", "Runs", "check", "empty"]
+__all__ = ["LABELS", "PAIRS", "QRELS", "RUN", "SIGNALS", "TOPICS", "Runs", "check", "empty", "labels_in"]
 
 Schema = dict[str, pl.DataType]
 Runs = dict[str, pl.DataFrame]
@@ -84,3 +84,9 @@ def check(frame: pl.DataFrame, schema: Schema, name: str = "frame") -> pl.DataFr
 def empty(schema: Schema) -> pl.DataFrame:
     """A frame of `schema` with no rows."""
     return pl.DataFrame(schema=schema)
+
+
+def labels_in(qrels: pl.DataFrame) -> pl.DataFrame:
+    """The rows of QRELS that are labels: those whose assessor is not `human`; all, where none is marked."""
+    marked = qrels.filter(pl.col("assessor") != "human")
+    return marked if marked.height else qrels

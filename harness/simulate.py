@@ -28,7 +28,7 @@ import polars as pl
 
 from harness.arrays import Bools, Floats, Ints
 from harness.errors import CalibrationError, UnknownName, UsageError
-from harness.frames import QRELS, check
+from harness.frames import QRELS, check, labels_in
 from harness.labeling import Progress
 from harness.measure import Measurement, measure
 from harness.scoring import Spec
@@ -138,7 +138,7 @@ def simulate(
     leave_out: `group`: what only runs of one of the `groups` have in their top `depth`; `run`: what one run
         alone has; these runs are then compared with all others. `random`: a share of all judgments (each of
         `rates`, `seeds` times); all runs are compared with each other.
-    labels: query_id, doc_id, relevance: a labeler's grades.
+    labels: query_id, doc_id, relevance: a labeler's grades; of filled QRELS the labels count.
     signals: SIGNALS, one frame a labeler, over the judged pairs, for `conditioned`. Without `labels` the
         first frame's likeliest grades are the labels; where it has scores only, `calibrated` takes twenty
         bins of them for labels, and there are no raw ones. Without `signals` the labels are the signal.
@@ -267,6 +267,7 @@ class _Made:
         if labels is not None:
             needed = {"query_id": pl.String(), "doc_id": pl.String(), "relevance": pl.Int16()}
             labels = check(labels, needed, "labels")
+            labels = labels_in(labels) if "assessor" in labels.columns else labels
             if labels.select(pl.struct(_KEYS).is_duplicated().any()).item():
                 raise UsageError("the labels grade a pair twice. Next: stopgap lint LABELS")
             raw = raw_of_labels(labels, self.pairs)

@@ -526,3 +526,12 @@ def test_the_verb_with_bad_input(
     assert said in wrong.err
     assert "Traceback" not in wrong.err
     assert not wrong.out
+
+
+def test_of_filled_qrels_the_labels_count_and_no_judgment_passes_for_one() -> None:
+    runs, human = made(documents=20, topics=6)
+    few = noisy(human).head(40).with_columns(assessor=pl.lit("llm"))
+    filled = pl.concat([few, human.join(few, on=["query_id", "doc_id"], how="anti")])
+    how = {"leave_out": "run", "depth": 5, "fills": ["labels", "relabel"]}
+    told = [simulate(runs, human, labels=labels, **how).to_json() for labels in (few, filled)]
+    assert told[0] == told[1]
