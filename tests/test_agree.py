@@ -134,8 +134,8 @@ def test_calibration_is_of_the_probability_of_being_relevant(made, rated) -> Non
 
 def test_labels_as_a_run_measure_what_ir_measures_does(made, rated) -> None:
     human, labels, _ = made
-    qrels = human.select(*KEYS, pl.col("relevance").cast(pl.Int64)).to_pandas()
-    run = labels.select(*KEYS, score=pl.col("gain").cast(pl.Float64)).to_pandas()
+    qrels = [ir_measures.Qrel(*row) for row in human.select(*KEYS, "relevance").iter_rows()]
+    run = [ir_measures.ScoredDoc(*row) for row in labels.select(*KEYS, "gain").iter_rows()]
     wanted = {name: ir_measures.parse_measure(name) for name in ("nDCG@10", "AP", "AP(rel=2)")}
     expected = ir_measures.calc_aggregate(list(wanted.values()), qrels, run)
     for name, measure in wanted.items():

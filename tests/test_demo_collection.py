@@ -168,8 +168,9 @@ def test_the_manifest_is_true(folder: str, reader: Any) -> None:
     for row in listed:
         path = ROOT / folder / row["path"]
         assert hashlib.sha256(path.read_bytes()).hexdigest() == row["sha256"]
-        frame = reader(path)
-        assert (frame.height, frame["query_id"].n_unique()) == (int(row["rows"]), int(row["topics"]))
+        if not path.name.endswith(".meta.yaml"):
+            frame = reader(path)
+            assert (frame.height, frame["query_id"].n_unique()) == (int(row["rows"]), int(row["topics"]))
         assert all(row[column].strip() for column in ("source", "licence", "command"))
 
 
