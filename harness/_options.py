@@ -121,7 +121,7 @@ LabelerNames = Annotated[
     typer.Option(
         "--labeler",
         metavar="L",
-        help="minilm, openai:MODEL@URL, ... (see stopgap labelers); repeat to stack.",
+        help="minilm, hf:FOLDER, openai:MODEL@URL, ... (see stopgap labelers); repeat to stack.",
     ),
 ]
 FilledFile = Annotated[

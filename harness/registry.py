@@ -67,6 +67,12 @@ BUILT_IN = {
         card=MappingProxyType({"base model": "none"}),
     ),
     "lookup": _BuiltIn("labelers.doubles:Lookup", "lookup:FILE, the grades that a qrels file gives"),
+    "hf": _BuiltIn(
+        "labelers.causal_lm:CausalLM",
+        "hf:FOLDER_OR_HUB_ID, a causal language model on this machine",
+        "hf",
+        ("deltalake", "huggingface_hub", "jinja2", "safetensors", "tokenizers", "torch", "transformers"),
+    ),
     "openai": _BuiltIn(
         "labelers.openai_api:OpenAI",
         "openai:MODEL@URL, a model behind any server that speaks the OpenAI protocol",

@@ -57,8 +57,6 @@ class OpenAI:
         self._usage = Usage()
         self.name = re.sub(r"[^\w.:+-]", "-", settings.model.rsplit("/", 1)[-1]) or "openai"
         self._scale = self._prompt.answers
-        two = len(grades) == 2 and list(self._scale) == ["no", "yes"]
-        self._on_scale = two or sorted(self._scale.values()) == sorted(grades)
         known = {
             "protocol": [_PROTOCOL, parsing.VERSION],
             "model": settings.model,
@@ -131,7 +129,7 @@ class OpenAI:
             spread = [float(grade == reading.grade) for grade in self._scale.values()]
         else:
             self._usage.spread += 1
-        if self._on_scale:
+        if self._prompt.on_scale:
             return spread, None, None
         return None, sum(p * g for p, g in zip(spread, self._scale.values(), strict=True)), None
 

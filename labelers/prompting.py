@@ -25,6 +25,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from copy import copy
 from dataclasses import dataclass
 from functools import cached_property
 from hashlib import sha256
@@ -99,6 +100,12 @@ class Prompt:
     def words(self) -> dict[int, str]:
         """What the grades mean, where these are the collection's."""
         return dict(self.scale) if self.header["grades"] == "collection" else {}
+
+    @cached_property
+    def on_scale(self) -> bool:
+        """Whether what it asks for are the collection's grades (`no yes` are those of a scale of two)."""
+        two = len(self.scale) == 2 and list(self.answers) == ["no", "yes"]
+        return two or sorted(self.answers.values()) == sorted(self.scale)
 
     @cached_property
     def digest(self) -> str:
@@ -176,6 +183,15 @@ class Cutter:
         found.no_truncation()
         found.no_padding()
         return found
+
+    def within(self, tokens: int) -> Cutter:
+        """One that leaves fewer tokens, for a document beside which there is little room.
+
+        Its digest stays: how a text is cut is still decided by the same things.
+        """
+        fewer = copy(self)
+        fewer.tokens = min(tokens, self.tokens)
+        return fewer
 
     def cut(self, text: str) -> str:
         """The beginning of the text that fits."""

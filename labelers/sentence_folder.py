@@ -12,7 +12,7 @@ from typing import Any
 
 from harness.errors import LabelerError
 
-__all__ = ["SentenceFolder", "find"]
+__all__ = ["SentenceFolder", "digest", "find", "located"]
 
 _NEEDED = ("modules.json", "config.json", "tokenizer.json", "model.safetensors")
 _SUPPORTED = (
@@ -43,12 +43,12 @@ class SentenceFolder:
 
     def digest(self) -> str:
         """sha256 of the weights file."""
-        return _digest(self.weights)
+        return digest(self.weights)
 
     def fingerprint(self) -> str:
         """A digest of all files and settings that decide a vector."""
         settings = json.dumps([self.config, self.pooling, self.longest, self.lower], sort_keys=True)
-        parts = [self.digest(), _digest(self.path / "tokenizer.json"), settings]
+        parts = [self.digest(), digest(self.path / "tokenizer.json"), settings]
         return sha256("\n".join(parts).encode()).hexdigest()
 
 
@@ -62,11 +62,25 @@ def find(where: str) -> SentenceFolder:
     LabelerError: there is no such folder, it lacks a file, or its architecture is not supported (the message
         says which are).
     """
+    return _read(*located(where, "a sentence-transformers folder"))
+
+
+def located(where: str, what: str, revision: str | None = None) -> tuple[Path, str]:
+    """The folder at a path or, where huggingface_hub is installed, of a hub id in its cache; and its name.
+
+    Parameters
+    ----------
+    what: what it should be, for the message. revision: of the hub id.
+
+    Raises
+    ------
+    LabelerError: there is no such folder; the message says what to do.
+    """
     path = Path(where).expanduser()
     if path.is_dir():
-        return _read(path, path.resolve().name)
+        return path, path.resolve().name
     if not re.fullmatch(r"[\w.-]+/[\w.-]+", where):
-        raise LabelerError(f"there is no folder {where}; name a sentence-transformers folder or a hub id")
+        raise LabelerError(f"there is no folder {where}; name {what} or a hub id")
     try:
         from huggingface_hub import snapshot_download
     except ModuleNotFoundError:
@@ -75,13 +89,14 @@ def find(where: str) -> SentenceFolder:
             "installed. Next: pip install huggingface_hub, or name a folder"
         ) from None
     try:
-        path = Path(snapshot_download(where, local_files_only=True))
+        which = {"revision": revision} if revision else {}
+        path = Path(snapshot_download(where, local_files_only=True, **which))
     except Exception as exc:
         raise LabelerError(
             f"there is no folder {where}, nor is it in the hub's cache ({type(exc).__name__}). "
-            f"Next: hf download {where}"
+            f"Next: hf download {where}" + (f" --revision {revision}" if revision else "")
         ) from exc
-    return _read(path, where.rpartition("/")[2])
+    return path, where.rpartition("/")[2]
 
 
 def _read(path: Path, name: str) -> SentenceFolder:
@@ -128,7 +143,8 @@ def _json(file: Path, kind: type) -> Any:
     return value
 
 
-def _digest(file: Path) -> str:
+def digest(file: Path) -> str:
+    """sha256 of a file, computed once as long as it does not change."""
     at = file.stat()
     return _digest_of(file, at.st_size, at.st_mtime_ns)
 

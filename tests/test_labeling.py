@@ -631,7 +631,7 @@ MINE = """
 
 def test_built_in_names() -> None:
     assert label_id(load("constant:1", GRADES)).startswith("constant@")
-    assert set(registry.BUILT_IN) == {"constant", "lookup", "minilm", "openai"}
+    assert set(registry.BUILT_IN) == {"constant", "hf", "lookup", "minilm", "openai"}
     assert registry.BUILT_IN["minilm"].target == "labelers.encoder:MiniLM"
 
 
@@ -672,7 +672,7 @@ def test_a_module_in_the_folder_one_is_in(tmp_path: Path, monkeypatch: pytest.Mo
 def test_unknown_names_say_what_is_near_and_what_to_do() -> None:
     with pytest.raises(UnknownName, match="Did you mean 'minilm'") as caught:
         load("minillm", GRADES)
-    assert "Available: constant, lookup, minilm" in str(caught.value)
+    assert "Available: constant, hf, lookup, minilm" in str(caught.value)
     assert "stopgap.labelers" in str(caught.value)
     with pytest.raises(UnknownName, match=r"(?s)'constnt'\. Did you mean 'constant'.*Nor is there a module"):
         load("constnt:1", GRADES)
