@@ -113,7 +113,7 @@ def test_one_forward_pass_is_quicker_than_writing(folder: Path) -> None:
     asked = pairs()
     assert labeler.signal(asked)["reason"].null_count() == PAIRS
     sys.stdout.write(f"\n{labeler.usage()['tokens_in'] / PAIRS:.0f} tokens a pair\n")
-    scored = best_of(lambda: labeler.signal(asked), 3)
+    scored = best_of(lambda: labeler.signal(asked), 8)
     sys.stdout.write(f"grade tokens: {PAIRS / scored:.1f} pairs/s\n")
     ratios = {}
     for what, tokens in TOKENS.items():
