@@ -52,20 +52,17 @@ def read_judged(spec: str) -> pl.DataFrame:
 
 
 def named_labels(files: Sequence[str], human: str) -> dict[str, pl.DataFrame]:
-    """Labels of each file by the file's name.
+    """Labels by the names that `label_files` gives them.
 
     Raises
     ------
-    InputError: a file is that of the judgments, which agree with themselves. UsageError: two have one name.
+    InputError: a file is that of the judgments, which agree with themselves; or two have one name.
     """
-    found: dict[str, pl.DataFrame] = {}
-    for file in files:
+    named = label_files(files)
+    for file in named.values():
         if os.path.exists(file) and os.path.exists(human) and os.path.samefile(file, human):
             raise InputError(file, None, "judgments and labels are one file, and agree with themselves")
-        if (name := Path(file).name) in found:
-            raise UsageError(f"two files of labels have the name {name}; give each a name of its own")
-        found[name] = read_judged(file)
-    return found
+    return {name: read_judged(file) for name, file in named.items()}
 
 
 def label_files(patterns: Sequence[str]) -> dict[str, str]:

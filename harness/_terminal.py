@@ -28,6 +28,7 @@ __all__ = [
     "say",
     "show",
     "table",
+    "tables",
     "write",
 ]
 
@@ -63,6 +64,15 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
     from harness import _render
 
     write(_render.rich_table(columns, rows) if sys.stdout.isatty() else _render.plain_table(columns, rows))
+
+
+def tables(given: Iterable[tuple[str, Sequence[str], Iterable[Sequence[object]]]], notes: str) -> None:
+    """Tables, each under its title if it has one, and notes below."""
+    for number, (title, columns, rows) in enumerate(given):
+        if title:
+            write("\n" * (number > 0) + title)
+        table(columns, rows)
+    write(f"\n{notes}")
 
 
 def show(

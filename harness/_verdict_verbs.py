@@ -14,6 +14,7 @@ import typer
 from harness import _options as words
 from harness import _terminal as terminal
 from harness._inputs import (
+    expand,
     label_files,
     margins,
     named_labels,
@@ -135,6 +136,7 @@ def agree(
     runs: words.OrderedRuns = None,
     measures: words.Measures = None,
     second: words.SecondFile = None,
+    grades: words.Scale = None,
     seed: words.Seed = 0,
     as_json: words.AsJson = False,
 ) -> None:
@@ -147,11 +149,11 @@ def agree(
         raise UsageError("-m says what to order runs by, and no run is given")
     judged = read_judged(human)
     named = named_labels(labels, human)
-    scales = [grades for file in labels if (grades := qrels_grades(file))]
+    scales = [stated for file in expand(labels) if (stated := qrels_grades(file))]
     result = compare_labels(
         judged,
         named,
-        grades=max(scales, key=len, default=None),
+        grades=scale(grades) or max(scales, key=len, default=None),
         runs=run_paths(runs) if runs else None,
         measures=measures or ["nDCG@10"],
         second=read_judged(second) if second else None,
@@ -160,11 +162,7 @@ def agree(
     if as_json:
         terminal.json(result.to_json())
         return
-    for number, (title, columns, rows) in enumerate(_agreed.tables(result)):
-        if title:
-            terminal.write("\n" * (number > 0) + title)
-        terminal.table(columns, rows)
-    terminal.write(f"\n{_agreed.notes(result)}")
+    terminal.tables(_agreed.tables(result), _agreed.notes(result))
 
 
 def estimate(
@@ -191,11 +189,7 @@ def estimate(
     if as_json:
         terminal.json(found.to_json())
         return
-    for title, columns, rows in _estimated.tables(found):
-        if title:
-            terminal.write(f"\n{title}")
-        terminal.table(columns, rows)
-    terminal.write(f"\n{_estimated.notes(found)}")
+    terminal.tables(_estimated.tables(found), _estimated.notes(found))
 
 
 def simulate(
@@ -247,10 +241,7 @@ def simulate(
     if as_json:
         terminal.json(found.to_json())
         return
-    for number, (title, columns, rows) in enumerate(_simulated.tables(found)):
-        terminal.write("\n" * (number > 0) + title)
-        terminal.table(columns, rows)
-    terminal.write(f"\n{_simulated.notes(found)}")
+    terminal.tables(_simulated.tables(found), _simulated.notes(found))
 
 
 def diagnose(
@@ -301,10 +292,7 @@ def diagnose(
     if as_json:
         terminal.json(found.to_json())
     else:
-        for number, (title, columns, rows) in enumerate(_diagnosed.tables(found)):
-            terminal.write("\n" * (number > 0) + title)
-            terminal.table(columns, rows)
-        terminal.write("\n" + "\n".join(found.words))
+        terminal.tables(_diagnosed.tables(found), "\n".join(found.words))
     if found.blocked:
         raise typer.Exit(terminal.BAD_INPUT)
 

@@ -16,9 +16,9 @@ import numpy as np
 
 from harness.arrays import Floats, Ints
 from harness.draws import generator
+from harness.inference import CONFIDENCE
 
 __all__ = [
-    "CONFIDENCE",
     "alphas",
     "aucs",
     "count_tables",
@@ -33,7 +33,6 @@ __all__ = [
     "resampled",
 ]
 
-CONFIDENCE = 0.95
 _STREAM = 4  # of `draws.generator`: drawing topics for an agreement
 _CHUNK = 1 << 21  # topics times resamples that are worked on at once
 _MOST_UNDEFINED = 0.05  # share of resamples without a value that an interval can do without

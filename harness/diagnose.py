@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from harness.agree import RESAMPLES
 from harness.agree_pairs import Judged, Rater, both, judged, rater
 from harness.agree_rated import positions
 from harness.circularity import Relation, check_circular
@@ -26,14 +27,14 @@ from harness.diagnose_terms import disagreement, predictability, terms
 from harness.diagnose_texts import Texts, read_texts
 from harness.diagnose_words import findings
 from harness.errors import UsageError
+from harness.frames import labels_in
 from harness.gullibility import SAMPLE, gullibility
 from harness.labeling import Labeler, Progress, label_id
 from harness.ledger import Ledger
 from harness.trec_read import read_run
 
-__all__ = ["RESAMPLES", "Diagnosis", "diagnose"]
+__all__ = ["Diagnosis", "diagnose"]
 
-RESAMPLES = 2000
 _PARTS = (
     *("disagreement", "terms", "length", "overlap", "topics", "systems"),
     *("circularity", "gullibility", "scale"),
@@ -219,9 +220,9 @@ def _reference(
         )
     (first, frame), *others = frames.items()
     marked = frame.rename({"labeler": "assessor"}) if "assessor" not in frame.columns else frame
-    if (machine := marked.filter(pl.col("assessor") != "human")).height:
-        marked = machine
-    marked = marked.filter(pl.col("relevance").is_not_null()).with_columns(assessor=pl.lit("human"))
+    marked = (
+        labels_in(marked).filter(pl.col("relevance").is_not_null()).with_columns(assessor=pl.lit("human"))
+    )
     return judged(marked, grades, first), first, dict(others)
 
 

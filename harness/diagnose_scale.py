@@ -20,6 +20,7 @@ from harness.agree_rated import positions
 from harness.agree_tables import count_tables, distances, interval, kappas, resampled
 from harness.arrays import Floats, Ints
 from harness.diagnose_bias import numbered
+from harness.frames import labels_in
 
 __all__ = ["CHECKS", "Finding", "scale_checks"]
 
@@ -65,8 +66,7 @@ def scale_checks(of: Judged, labels: pl.DataFrame, name: str, seed: int, resampl
     """
     rows = labels.filter(pl.col("relevance").is_not_null())
     if "assessor" in rows.columns:
-        marked = rows.filter(pl.col("assessor") != "human")
-        rows = marked if marked.height else rows
+        rows = labels_in(rows)
     rows = rows.select(*_KEYS, pl.col("relevance").cast(pl.Int64))
     twice = _duplicates(rows, name)
     found = [_out_of_scale(of, rows, name), twice]

@@ -44,7 +44,7 @@ def test_json_of_one_labeler(capsys: pytest.CaptureFixture[str]) -> None:
     told = json.loads(out)
     assert code == 0
     assert set(told) >= KEYS
-    assert (told["labeler"], told["pairs"], told["missing"]) == ("near.txt", 120, 0)
+    assert (told["labeler"], told["pairs"], told["missing"]) == ("near", 120, 0)
     assert set(told["pairwise_accuracy"]) == {"strict", "half_ties"}
     low, high = told["ci"]["kappa"]
     assert low < told["kappa"] < high
@@ -55,9 +55,9 @@ def test_json_of_one_labeler(capsys: pytest.CaptureFixture[str]) -> None:
 def test_json_of_several_and_of_a_second_assessor(capsys: pytest.CaptureFixture[str]) -> None:
     files = ["--labels", "near.txt", "--labels", "far.txt", "--second", "near.txt"]
     told = json.loads(call(capsys, "--human", "human.txt", *files, "--json")[1])
-    assert set(told["labelers"]) == {"near.txt", "far.txt"}
+    assert set(told["labelers"]) == {"near", "far"}
     assert told["pairwise"][0]["kappa_gap"] > 0
-    assert told["labelers"]["near.txt"]["of_ceiling"]["kappa"] == pytest.approx(1.0)
+    assert told["labelers"]["near"]["of_ceiling"]["kappa"] == pytest.approx(1.0)
     assert told["ceiling"]["pairs"] == 120
 
 
@@ -92,7 +92,10 @@ def test_pairs_without_a_label_are_counted_and_never_scored(capsys: pytest.Captu
     [
         (["--labels", "human.txt"], "agree with themselves"),
         (["--labels", "nowhere.txt"], "nowhere.txt"),
-        (["--labels", "near.txt", "--labels", "sub/near.txt"], "two files of labels have the name near.txt"),
+        (
+            ["--labels", "near.txt", "--labels", "sub/near.txt"],
+            "the labels are named 'near', as are near.txt",
+        ),
         (["--labels", "near.txt", "-m", "AP"], "no run is given"),
         (["a.run", "--labels", "near.txt"], "two runs"),
         (["--labels", "wide.txt"], "not on the assessors' scale: 7"),
@@ -113,3 +116,14 @@ def test_what_cannot_be_compared_is_refused(
     assert (code, out) == (2, "")
     assert told in err
     assert "did not foresee" not in err
+
+
+def test_a_wider_scale_is_taken_as_the_refusal_says(capsys: pytest.CaptureFixture[str]) -> None:
+    Path("wide.txt").write_text(Path("near.txt").read_text() + "t00 0 d99 7\n")
+    Path("human.txt").write_text(Path("human.txt").read_text() + "t00 0 d99 1\n")
+    files = ["--human", "human.txt", "--labels", "wide.txt"]
+    code, _, err = call(capsys, *files)
+    assert (code, "Next: --grades 0,1,2,3,7" in err) == (2, True)
+    told = json.loads(call(capsys, *files, "--grades", "0,1,2,3,7", "--json")[1])
+    assert told["grades"] == [0, 1, 2, 3, 7]
+    assert call(capsys, *files, "--grades", "all")[0] == 2
