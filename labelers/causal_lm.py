@@ -13,7 +13,6 @@ from __future__ import annotations
 import inspect
 import json
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from copy import deepcopy
 from functools import cached_property
 from hashlib import sha256
@@ -25,15 +24,14 @@ import polars as pl
 
 from harness.errors import LabelerError, MissingExtra, UsageError
 from harness.frames import SIGNALS
+from labelers.causal_base import MEMORY, quietly, spread, told
 from labelers.causal_files import ModelFiles, find_adapter, find_model
 from labelers.causal_settings import read_settings
 from labelers.causal_tokens import Asked, ChatTokens
 from labelers.prompting import Cutter, read_prompt
 
-__all__ = ["MEMORY", "NO_NUMBER", "CausalLM"]
+__all__ = ["CausalLM", "where"]
 
-NO_NUMBER = "the model gave no number"
-MEMORY = "too long for the device's memory"
 _PROTOCOL = 1  # goes up with every change to what the model sees or how its logits become signals
 
 
@@ -77,7 +75,7 @@ class CausalLM:
         self._model_files = find_model(settings.model, settings.revision)
         self._adapter_files = find_adapter(settings.adapter) if settings.adapter else None
         self._cutter = Cutter(1, settings.tokens, str(self._model_files.path))
-        self._device, self._dtype = _where(settings.device, settings.dtype)
+        self._device, self._dtype = where(settings.device, settings.dtype)
         self._used = dict.fromkeys(("requests", "tokens_in", "tokens_cached", "tokens_out", "cut"), 0)
         self.name = self._model_files.name
         known = {
@@ -114,11 +112,11 @@ class CausalLM:
         reasons = [one.reason for one in asked]
         start = self._start([one.ids for one in asked if one.reason is None])
         for rows in self._batches(asked):
-            for row, spread in zip(rows, self._spreads([asked[r].ids for r in rows], start), strict=True):
-                if isinstance(spread, str):
-                    reasons[row] = spread
+            for row, one in zip(rows, self._spreads([asked[r].ids for r in rows], start), strict=True):
+                if isinstance(one, str):
+                    reasons[row] = one
                 else:
-                    spreads[row] = spread
+                    spreads[row] = one
         scale = self._prompt.answers.values()
         on = self._prompt.on_scale
         scores = [s and sum(p * g for p, g in zip(s, scale, strict=True)) for s in spreads]
@@ -184,14 +182,7 @@ class CausalLM:
                 return [MEMORY]
             half = len(batch) // 2
             return [*self._spreads(batch[:half], start), *self._spreads(batch[half:], start)]
-        found: list[list[float] | str] = []
-        for row in logits:
-            if not np.isfinite(row).all():
-                found.append(NO_NUMBER)
-                continue
-            mass = np.exp(row - row.max())
-            found.append((mass / mass.sum()).tolist())
-        return found
+        return [spread(row) for row in logits]
 
     def _logits(self, batch: list[list[int]], start: _Start) -> np.ndarray[Any, np.dtype[np.float64]]:
         """The logits of the answers' tokens after each prompt: (pairs, answers)."""
@@ -230,12 +221,12 @@ class CausalLM:
         try:
             return AutoConfig.from_pretrained(path, local_files_only=True, trust_remote_code=False)
         except Exception as exc:
-            raise LabelerError(f"transformers cannot read {path / 'config.json'}: {_told(exc)}") from exc
+            raise LabelerError(f"transformers cannot read {path / 'config.json'}: {told(exc)}") from exc
 
     @cached_property
     def _tokens(self) -> ChatTokens:
         longest = getattr(self._config.get_text_config(), "max_position_embeddings", None)
-        with _quietly():
+        with quietly():
             return ChatTokens(self._model_files.path, self.name, self._prompt, self._cutter, longest)
 
     @cached_property
@@ -246,8 +237,8 @@ class CausalLM:
 
         path = self._model_files.path
         try:
-            with _quietly():
-                model, told = AutoModelForCausalLM.from_pretrained(
+            with quietly():
+                model, loaded = AutoModelForCausalLM.from_pretrained(
                     path,
                     config=self._config,
                     dtype=getattr(torch, self._dtype),
@@ -257,8 +248,8 @@ class CausalLM:
                     output_loading_info=True,
                 )
         except Exception as exc:
-            raise LabelerError(f"{path} is no causal language model to load: {_told(exc)}") from exc
-        if lost := sorted(told["missing_keys"]):
+            raise LabelerError(f"{path} is no causal language model to load: {told(exc)}") from exc
+        if lost := sorted(loaded["missing_keys"]):
             raise LabelerError(
                 f"{path} is no whole causal language model: its weights lack {', '.join(lost[:3])}"
             )
@@ -268,7 +259,7 @@ class CausalLM:
         try:
             return model.to(self._device).eval(), takes
         except (RuntimeError, AssertionError) as exc:
-            raise LabelerError(f"{self.name} cannot be put on {self._device}: {_told(exc)}") from exc
+            raise LabelerError(f"{self.name} cannot be put on {self._device}: {told(exc)}") from exc
 
 
 def _adapted(model: Any, adapter: ModelFiles) -> Any:
@@ -278,11 +269,11 @@ def _adapted(model: Any, adapter: ModelFiles) -> Any:
     except ModuleNotFoundError as exc:
         raise MissingExtra("peft", "peft") from exc
     try:
-        with _quietly(), catch_warnings(record=True) as warned:
+        with quietly(), catch_warnings(record=True) as warned:
             simplefilter("always")
             model = PeftModel.from_pretrained(model, adapter.path, is_trainable=False)
     except Exception as exc:
-        raise LabelerError(f"{adapter.path} is no adapter for this model: {_told(exc)}") from exc
+        raise LabelerError(f"{adapter.path} is no adapter for this model: {told(exc)}") from exc
     if model.active_peft_config.is_prompt_learning:
         raise LabelerError(f"{adapter.path} puts tokens before the prompt; supported are LoRA and its kin")
     # An adapter of another model would be put on without effect, and with no more than a warning.
@@ -293,8 +284,13 @@ def _adapted(model: Any, adapter: ModelFiles) -> Any:
     return model
 
 
-def _where(device: str, dtype: str) -> tuple[str, str]:
-    """Device and dtype, as torch calls them."""
+def where(device: str, dtype: str) -> tuple[str, str]:
+    """Device and dtype, as torch calls them.
+
+    Raises
+    ------
+    UsageError: no such device here. MissingExtra: torch, which tells, is not installed.
+    """
     if device == "cpu":
         return device, "float32" if dtype == "auto" else dtype
     try:
@@ -310,24 +306,3 @@ def _where(device: str, dtype: str) -> tuple[str, str]:
     if kind == "cuda" and not torch.cuda.is_available():
         raise UsageError(f"setting device={device!r}: torch finds no CUDA here.\nNext: device=cpu") from None
     return device, ("bfloat16" if kind == "cuda" else "float32") if dtype == "auto" else dtype
-
-
-@contextmanager
-def _quietly() -> Iterator[None]:
-    """Without the bars and notes that transformers writes on stderr."""
-    from transformers.utils import logging
-
-    level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        logging.set_verbosity(level)
-        if bars:
-            logging.enable_progress_bar()
-
-
-def _told(exc: Exception) -> str:
-    """The first line of what went wrong."""
-    return f"{type(exc).__name__}: {str(exc).strip().partition(chr(10))[0]}"

@@ -8,14 +8,17 @@ hf:FOLDER?prompt=basic&adapter=FOLDER&batch=8   with settings
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING, TypeVar
 from urllib.parse import parse_qsl
 
 from harness.errors import UnknownName, UsageError
 
-__all__ = ["Settings", "read_settings"]
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
 
-_FORM = "hf:FOLDER or hf:HUB/ID, and ?setting=value&…"
+__all__ = ["Settings", "read_as", "read_settings"]
 
 
 @dataclass(frozen=True)
@@ -44,9 +47,7 @@ class Settings:
     dtype: str = "auto"
 
 
-_NAMES = [f.name for f in fields(Settings) if f.name != "model"]
-_NUMBERS = ("tokens", "batch")
-_DTYPES = ("auto", "bfloat16", "float32")
+_S = TypeVar("_S", bound="DataclassInstance")
 
 
 def read_settings(argument: str | None) -> Settings:
@@ -54,23 +55,41 @@ def read_settings(argument: str | None) -> Settings:
 
     Raises
     ------
+    UsageError, UnknownName: as for `read_as`.
+    """
+    choices = {"dtype": ("auto", "bfloat16", "float32")}
+    return read_as(Settings, argument, "hf:FOLDER or hf:HUB/ID, and ?setting=value&…", choices)
+
+
+def read_as(kind: type[_S], argument: str | None, form: str, choices: Mapping[str, Sequence[str]]) -> _S:
+    """The settings that MODEL?setting=value&… gives.
+
+    Parameters
+    ----------
+    kind: which settings there are, of text and of whole numbers, after `model`. form: what an argument looks
+        like, for messages. choices: the values that a setting may have.
+
+    Raises
+    ------
     UsageError: no model, a setting given twice, or a number that is none or below 1. UnknownName: no such
-        setting, or no such dtype.
+        setting, or no such value.
     """
     model, _, rest = (argument or "").partition("?")
     if not model:
-        raise UsageError(f"no model: {_FORM}")
+        raise UsageError(f"no model: {form}")
+    known = {f.name: str(f.type) for f in fields(kind) if f.name != "model"}
     given = parse_qsl(rest, keep_blank_values=True, separator="&")
     names = [name for name, _ in given]
+    read: dict[str, str | int] = {}
     for name, value in given:
-        if name not in _NAMES:
-            raise UnknownName("setting", name, _NAMES, f"A labeler's settings: {_FORM}")
+        if name not in known:
+            raise UnknownName("setting", name, list(known), f"A labeler's settings: {form}")
         if names.count(name) > 1:
-            raise UsageError(f"setting {name!r} is given twice: {_FORM}")
-        if name in _NUMBERS and not (re.fullmatch(r"[0-9]{1,9}", value) and int(value) >= 1):
+            raise UsageError(f"setting {name!r} is given twice: {form}")
+        number = known[name] == "int"
+        if number and not (re.fullmatch(r"[0-9]{1,9}", value) and int(value) >= 1):
             raise UsageError(f"setting {name}={value!r} is not a whole number from 1 on")
-        if name == "dtype" and value not in _DTYPES:
-            raise UnknownName("value of setting dtype", value, _DTYPES)
-    texts = {name: value for name, value in given if name not in _NUMBERS}
-    numbers = {name: int(value) for name, value in given if name in _NUMBERS}
-    return Settings(model, **texts, **numbers)  # type: ignore[arg-type]
+        if value not in choices.get(name, (value,)):
+            raise UnknownName(f"value of setting {name}", value, choices[name])
+        read[name] = int(value) if number else value
+    return kind(model, **read)  # type: ignore[call-arg]

@@ -22,7 +22,8 @@ from harness.cli import main
 from harness.errors import LabelerError, MissingExtra, UnknownName, UsageError
 from harness.labeling import label_id, load
 from labelers import causal_lm
-from labelers.causal_lm import MEMORY, NO_NUMBER, CausalLM
+from labelers.causal_base import MEMORY, NO_NUMBER
+from labelers.causal_lm import CausalLM
 from labelers.causal_settings import read_settings
 from labelers.causal_tokens import MARKS, TOO_LONG
 from labelers.prompting import BUILT_IN, Cutter, read_prompt
