@@ -73,6 +73,13 @@ BUILT_IN = {
         "hf",
         ("deltalake", "huggingface_hub", "jinja2", "safetensors", "tokenizers", "torch", "transformers"),
     ),
+    "cross-encoder": _BuiltIn(
+        "labelers.cross_encoder:CrossEncoder",
+        "cross-encoder:FOLDER_OR_HUB_ID, a model that reads query and document together",
+        "slm",
+        # What runs BERT models on a CPU; others, and a GPU, want the extra hf.
+        ("deltalake", "onnx", "onnxruntime", "safetensors", "tokenizers"),
+    ),
     "openai": _BuiltIn(
         "labelers.openai_api:OpenAI",
         "openai:MODEL@URL, a model behind any server that speaks the OpenAI protocol",

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     Floats = NDArray[np.float64]
     Codes = tuple[NDArray[np.int8], NDArray[np.float32]]
 
-__all__ = ["BUILDER", "PROBE", "PROBE_PRODUCT", "build", "probe"]
+__all__ = ["BUILDER", "PROBE", "PROBE_PRODUCT", "Bert", "Floats", "build", "probe"]
 
 BUILDER = "3"
 """Changes with everything that changes what the graph computes."""
@@ -57,7 +57,7 @@ def build(weights: dict[str, NDArray[Any]], config: dict[str, Any], *, exact: bo
     ------
     KeyError: a tensor or a setting of BERT is not there.
     """
-    return bytes(_Bert(weights, config, exact).model().SerializeToString())
+    return bytes(Bert(weights, config, exact).model().SerializeToString())
 
 
 def probe() -> bytes:
@@ -69,7 +69,7 @@ def probe() -> bytes:
     g.nodes[-1].output[0] = "product"
     given = helper.make_tensor_value_info("codes", TensorProto.UINT8, PROBE.shape)
     found = helper.make_tensor_value_info("product", TensorProto.FLOAT, [len(PROBE), 16])
-    return bytes(g.model("probe", given, found).SerializeToString())
+    return bytes(g.model("probe", [given], found).SerializeToString())
 
 
 class _Graph:
@@ -79,10 +79,10 @@ class _Graph:
         self.nodes: list[Any] = []
         self.constants: list[Any] = []
 
-    def model(self, name: str, given: Any, found: Any) -> Any:
+    def model(self, name: str, given: list[Any], found: Any) -> Any:
         from onnx import helper
 
-        graph = helper.make_graph(self.nodes, name, [given], [found], self.constants)
+        graph = helper.make_graph(self.nodes, name, given, [found], self.constants)
         opsets = [helper.make_opsetid("", 23), helper.make_opsetid(_MS, 1)]
         return helper.make_model(graph, opset_imports=opsets, ir_version=10)
 
@@ -174,7 +174,7 @@ def _codes_of_sum_zero(weights: Floats) -> Codes:
     return codes.astype(np.int8), scale.astype(np.float32)
 
 
-class _Bert:
+class Bert:
     """The graph of one model, layer by layer.
 
     A product comes as the name of what the graph computes and the constant that is missing from it.
@@ -193,28 +193,46 @@ class _Bert:
         """The whole graph."""
         from onnx import TensorProto, helper
 
+        g, x = self.graph, self.encoded()
+        g.nodes.append(helper.make_node("Reshape", [x, self.split], ["states"]))
+        axes = ["rows", "length"]
+        ids = helper.make_tensor_value_info("input_ids", TensorProto.INT64, axes)
+        found = helper.make_tensor_value_info("states", TensorProto.FLOAT, [*axes, self.width])
+        return g.model("bert", [ids], found)
+
+    def encoded(self, types: str | None = None, *, first: bool = False) -> str:
+        """The states after the last layer, (rows times length, width).
+
+        Parameters
+        ----------
+        types: the input that tells which part of the text a token belongs to; without, all to part 0.
+        first: only those of each row's first token, (rows, width): what is for others alone is left out.
+        """
         g = self.graph
         shape, zero = g.op("Shape", "input_ids"), g.constant(np.array([0]))
         length = g.op("Gather", shape, g.constant(np.array([1])))
         self.split = g.op("Concat", shape, g.constant(np.array([self.width])), axis=0)
         self.flat = g.constant(np.array([-1, self.width]))
         places = self.get("embeddings.position_embeddings.weight")
-        places = places + self.get("embeddings.token_type_embeddings.weight")[0]
+        parts = self.get("embeddings.token_type_embeddings.weight")
+        if types is None:
+            places = places + parts[0]
         words = g.op("Gather", g.floats(self.get("embeddings.word_embeddings.weight")), "input_ids")
         x = g.op("Add", words, g.op("Slice", g.floats(places), zero, length, zero))
+        if types is not None:
+            x = g.op("Add", x, g.op("Gather", g.floats(parts), types))
         name = "embeddings.LayerNorm"
         x = self.norm(g.op("Reshape", x, self.flat), name, np.zeros(self.width))
         for number in range(self.layers):
-            x, name = self.layer(f"encoder.layer.{number}.", x, name)
-        g.nodes.append(helper.make_node("Reshape", [x, self.split], ["states"]))
-        axes = ["rows", "length"]
-        ids = helper.make_tensor_value_info("input_ids", TensorProto.INT64, axes)
-        return g.model(
-            "bert", ids, helper.make_tensor_value_info("states", TensorProto.FLOAT, [*axes, self.width])
-        )
+            last = first and number == self.layers - 1
+            x, name = self.layer(f"encoder.layer.{number}.", x, name, first=last)
+        return x
 
-    def layer(self, p: str, x: str, norm: str) -> tuple[str, str]:
-        """One layer after the normalisation `norm`; its output and the name of its own last normalisation."""
+    def layer(self, p: str, x: str, norm: str, *, first: bool = False) -> tuple[str, str]:
+        """One layer after the normalisation `norm`; its output and the name of its own last normalisation.
+
+        With `first`, the output is that of each row's first token alone.
+        """
         g, nothing = self.graph, np.zeros(self.width)
         query, key, value, out, up, down = (
             self.get(f"{p}{part}.weight").T
@@ -225,11 +243,20 @@ class _Bert:
         )
         # A bias of the keys moves all scores of a query alike, which softmax does not see; a bias of the
         # values comes through it unchanged.
-        (q, missing), (k, _) = self.after_norm(x, norm, nothing, query, key)
+        asking, shape = x, self.split
+        if first:
+            shape = g.constant(np.array([-1, 1, self.width]))
+            asking = g.op("Gather", g.op("Reshape", x, self.split), g.constant(np.array([0])), axis=1)
+            asking = g.op("Reshape", asking, self.flat)
+            [(k, _)] = self.after_norm(x, norm, nothing, key)
+            [(q, missing)] = self.after_norm(asking, norm, nothing, query)
+        else:
+            (q, missing), (k, _) = self.after_norm(x, norm, nothing, query, key)
         q = g.op("Add", q, g.floats(self.get(f"{p}attention.self.query.bias") + missing))
         v = g.op("MatMul", x, g.floats(value))
         heads: dict[str, Any] = {"q_num_heads": self.heads, "kv_num_heads": self.heads}
-        mixed = g.op("Attention", *(g.op("Reshape", t, self.split) for t in (q, k, v)), **heads)
+        three = zip((q, k, v), (shape, self.split, self.split), strict=True)
+        mixed = g.op("Attention", *(g.op("Reshape", *one) for one in three), **heads)
         mixed = self.after_attention(g.op("Reshape", mixed, self.flat), out)
         bias = self.get(f"{p}attention.output.dense.bias") + self.get(f"{p}attention.self.value.bias") @ out
         mixed = g.op("Add", mixed, g.floats(bias))
@@ -242,7 +269,7 @@ class _Bert:
         # The last bias rides on the residual, where it costs nothing.
         shift = self.get(f"{p}output.dense.bias") + self.missing_after_gelu(down_codes)
         norm = f"{p}attention.output.LayerNorm"
-        y = self.norm(g.op("Add", mixed, x), norm, shift)
+        y = self.norm(g.op("Add", mixed, asking), norm, shift)
         [(inner, missing)] = self.after_norm(y, norm, shift, up)
         bias = self.get(f"{p}intermediate.dense.bias")[order] - shift @ up + missing
         inner = g.op("Gelu", g.op("Add", inner, g.floats(bias)))

@@ -56,14 +56,18 @@ class ModelFiles:
         return sha256(json.dumps(known).encode()).hexdigest()
 
 
-def find_model(where: str, revision: str = "") -> ModelFiles:
+def find_model(where: str, revision: str = "", *, instead: str = "") -> ModelFiles:
     """The model in a folder, or of a hub id that was downloaded before. Nothing is downloaded.
+
+    Parameters
+    ----------
+    revision: of the hub id. instead: a file that may stand for the weights.
 
     Raises
     ------
     LabelerError: it is not there, or lacks a file; the message says what to do.
     """
-    found = _found(where, "config.json", revision)
+    found = _found(where, "config.json", revision, instead)
     if not (found.path / "tokenizer.json").is_file():
         raise LabelerError(
             f"{found.path} lacks tokenizer.json, a fast tokenizer. Next: save one with "
@@ -82,10 +86,10 @@ def find_adapter(where: str) -> ModelFiles:
     return _found(where, "adapter_config.json", "")
 
 
-def _found(where: str, config: str, revision: str) -> ModelFiles:
+def _found(where: str, config: str, revision: str, instead: str = "") -> ModelFiles:
     what = "an adapter's folder" if config.startswith("adapter") else "a model's folder"
     path, name = located(where, what, revision or None)
-    if missing := [c for c, there in _needed(path, config).items() if not there]:
+    if missing := [c for c, there in _needed(path, config, instead).items() if not there]:
         hint = (
             " Next: name the adapter as adapter=FOLDER, and its base as the model"
             if (config == "config.json" and (path / "adapter_config.json").is_file())
@@ -102,5 +106,6 @@ def _found(where: str, config: str, revision: str) -> ModelFiles:
     return ModelFiles(path, re.sub(r"[^\w.+-]+", "-", name) or "hf", settings, commit)
 
 
-def _needed(path: Path, config: str) -> dict[str, bool]:
-    return {config: (path / config).is_file(), "weights (*.safetensors)": any(path.glob("*.safetensors"))}
+def _needed(path: Path, config: str, instead: str) -> dict[str, bool]:
+    weights = any(path.glob("*.safetensors")) or (bool(instead) and (path / instead).is_file())
+    return {config: (path / config).is_file(), "weights (*.safetensors)": weights}

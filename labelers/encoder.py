@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -23,7 +22,7 @@ from harness.frames import PAIRS, SIGNALS, check
 from harness.protocol import label_id, values
 from harness.registry import BUILT_IN
 from labelers.bert_onnx import BUILDER
-from labelers.bert_session import session
+from labelers.bert_session import processors, session
 from labelers.interactions import FEATURES, QueryView, WindowView, features, look, unit
 from labelers.sentence_folder import SentenceFolder, find
 from labelers.text_windows import Window, Wordpieces, batches, window_spans
@@ -98,7 +97,7 @@ class Encoder:
     ) -> None:
         self.folder, self.grades, self.card = folder, grades, dict(card or {})
         self.name, self.dimension = folder.name, int(folder.config["hidden_size"])
-        self.threads = threads or _processors()
+        self.threads = threads or processors()
         self._size = folder.longest - 2
         self._overlap = folder.longest // 4
         self._loading = Lock()
@@ -243,10 +242,3 @@ class _Answers:
         return pl.DataFrame(
             {**self.pairs, **columns}, schema_overrides=dict.fromkeys(self.pairs, pl.String())
         )
-
-
-def _processors() -> int:
-    """Processors that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1

@@ -12,7 +12,7 @@ from typing import Any
 
 from harness.errors import LabelerError
 
-__all__ = ["SentenceFolder", "digest", "find", "located"]
+__all__ = ["SentenceFolder", "digest", "find", "located", "read_json"]
 
 _NEEDED = ("modules.json", "config.json", "tokenizer.json", "model.safetensors")
 _SUPPORTED = (
@@ -102,21 +102,21 @@ def located(where: str, what: str, revision: str | None = None) -> tuple[Path, s
 def _read(path: Path, name: str) -> SentenceFolder:
     if missing := [file for file in _NEEDED if not (path / file).is_file()]:
         raise LabelerError(f"{path} lacks {', '.join(missing)}; a sentence-transformers folder has them")
-    config = _json(path / "config.json", dict)
+    config = read_json(path / "config.json", dict)
     kind, act = config.get("model_type"), config.get("hidden_act", "gelu")
     positions = config.get("position_embedding_type", "absolute")
     if (kind, act, positions) != ("bert", "gelu", "absolute"):
         raise LabelerError(f"{path} is a {kind} model with {act} and {positions} positions; {_SUPPORTED}")
     if config.get("is_decoder") or config.get("add_cross_attention"):
         raise LabelerError(f"{path} is a decoder; {_SUPPORTED}")
-    modules = {str(m.get("type")).rpartition(".")[2]: m for m in _json(path / "modules.json", list)}
+    modules = {str(m.get("type")).rpartition(".")[2]: m for m in read_json(path / "modules.json", list)}
     if not {"Transformer", "Pooling"} <= set(modules) <= {"Transformer", "Pooling", "Normalize"}:
         raise LabelerError(f"{path} is made of {', '.join(modules) or 'nothing'}; {_SUPPORTED}")
-    pooling = _pooling(_json(path / str(modules["Pooling"].get("path")) / "config.json", dict))
+    pooling = _pooling(read_json(path / str(modules["Pooling"].get("path")) / "config.json", dict))
     if pooling not in ("mean", "cls"):
         raise LabelerError(f"{path} pools by {pooling}; {_SUPPORTED}")
     inner = path / "sentence_bert_config.json"
-    settings = _json(inner, dict) if inner.is_file() else {}
+    settings = read_json(inner, dict) if inner.is_file() else {}
     places = int(config["max_position_embeddings"])
     longest = min(int(settings.get("max_seq_length") or places), places)
     word = re.sub(r"[^\w.-]+", "-", name) or "encoder"
@@ -133,7 +133,13 @@ def _pooling(config: dict[str, Any]) -> str:
     return str(config.get("pooling_mode") or " and ".join(sorted(switches)) or "nothing")
 
 
-def _json(file: Path, kind: type) -> Any:
+def read_json(file: Path, kind: type) -> Any:
+    """What a file holds, if it is of this kind.
+
+    Raises
+    ------
+    LabelerError: it cannot be read, or holds something else.
+    """
     try:
         value = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError) as exc:
