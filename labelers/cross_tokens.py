@@ -43,8 +43,8 @@ class PairTokens:
     Parameters
     ----------
     file: a tokenizer.json. longest: tokens that the model can read, None: any number. tokens: of a document,
-        at most. known: how many tokens the model has, None: any number. parts: whether the model is told which
-        tokens are the document's; without, all are of part 0.
+        at most. known: how many tokens the model has, None: any number. parts: whether the model is told
+        which tokens are the document's; without, all are of part 0.
 
     Raises
     ------
