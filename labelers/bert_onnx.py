@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     Floats = NDArray[np.float64]
     Codes = tuple[NDArray[np.int8], NDArray[np.float32]]
 
-__all__ = ["BUILDER", "PROBE", "PROBE_PRODUCT", "Bert", "Floats", "build", "probe"]
+__all__ = ["BUILDER", "PROBE", "PROBE_PRODUCT", "Bert", "build", "probe"]
 
 BUILDER = "3"
 """Changes with everything that changes what the graph computes."""

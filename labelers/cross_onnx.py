@@ -24,7 +24,6 @@ from labelers.text_windows import Window, batches
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from labelers.bert_onnx import Floats
     from labelers.causal_files import ModelFiles
     from labelers.cross_tokens import Read
 
@@ -69,8 +68,8 @@ class _CrossBert(Bert):
     def linear(self, x: str, name: str) -> str:
         """A dense layer in float32."""
         g = self.graph
-        weights: Floats = self.get(f"{name}.weight").T
-        return g.op("Add", g.op("MatMul", x, g.floats(weights)), g.floats(self.get(f"{name}.bias")))
+        product = g.op("MatMul", x, g.floats(self.get(f"{name}.weight").T))
+        return g.op("Add", product, g.floats(self.get(f"{name}.bias")))
 
 
 _GRAPH = Graph("cross", VERSION, "a cross-encoder", build)
