@@ -14,6 +14,7 @@ from harness.calibrate import calibrate
 from harness.calibrator import Calibrator
 from harness.collection import Collection
 from harness.errors import UsageError
+from harness.examples import example_batches
 from harness.frames import LABELS, QRELS, Runs, check
 from harness.judgments import SHIFTS
 from harness.labeling import Labeler, Progress, load, signal_batches
@@ -116,7 +117,9 @@ def fill(
     counted = [Counted(each) for each in labelers]
     signals = []
     for number, each in enumerate(counted):
-        batches = collection.pair_batches(asked) if each.needs_text else iter([asked])
+        batches = iter([asked])
+        if each.needs_text:
+            batches = example_batches(each, collection.pair_batches(asked), collection, judged)
         told = _part(progress, number, len(counted), asked.height)
         signals.append(pl.concat(signal_batches(each, batches, ledger=book, progress=told)))
     accounts = [c.account(s) for c, s in zip(counted, signals, strict=True)]

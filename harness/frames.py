@@ -13,7 +13,9 @@ import polars as pl
 
 from harness.errors import SchemaError
 
-__all__ = ["LABELS", "PAIRS", "QRELS", "RUN", "SIGNALS", "TOPICS", "Runs", "check", "empty", "labels_in"]
+__all__ = [
+    "EXAMPLES", "LABELS", "PAIRS", "QRELS", "RUN", "SIGNALS", "TOPICS", "Runs", "check", "empty", "labels_in",
+]  # fmt: skip
 
 Schema = dict[str, pl.DataType]
 Runs = dict[str, pl.DataFrame]
@@ -34,6 +36,8 @@ QRELS: Schema = {
 """`gain` is the expected gain and equals `relevance` for an assessor; `assessor` is `human` or a label's
 id."""
 PAIRS: Schema = {"query_id": _text, "doc_id": _text, "query": _text, "text": _text}
+EXAMPLES = pl.List(pl.Struct({"text": pl.String(), "grade": pl.Int16()}))
+"""Type of the column `examples` of PAIRS, for labelers that want it: judged documents of the topic."""
 SIGNALS: Schema = {
     "query_id": _text,
     "doc_id": _text,

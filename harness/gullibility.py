@@ -23,6 +23,7 @@ from harness.calibrate import calibrate
 from harness.collection import Collection
 from harness.draws import generator
 from harness.errors import UsageError
+from harness.examples import example_batches
 from harness.ledger import Ledger
 
 __all__ = ["PERTURBATIONS", "SAMPLE", "Perturbation", "gullibility"]
@@ -132,7 +133,8 @@ def gullibility(
     rng = generator(seed, _STREAM)
     fit = _per_topic(pairs, rng)
     chosen = _sampled(fit, threshold, sample, rng)
-    own_texts = fit.drop("relevance")
+    # What is shown beside a document stays while its text is changed.
+    (own_texts,) = example_batches(labeler, iter([fit.drop("relevance")]), collection, human)
     tell = _telling(progress, fit.height + len(chosen) * len(PERTURBATIONS))
     signals = labeling.signals(labeler, own_texts, ledger=ledger, progress=tell(0))
     graded = _grader(signals, fit, scale)

@@ -8,15 +8,25 @@ registry are `harness.protocol` and `harness.registry`; their names are here too
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING, cast
+from hashlib import sha256
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import polars as pl
 
 from harness.errors import LabelerError, StopgapError, UsageError
-from harness.frames import PAIRS, SIGNALS, check
+from harness.frames import EXAMPLES, PAIRS, SIGNALS, check
 from harness.ledger import SIGNAL_ROWS, text_hashes
-from harness.protocol import Encoder, Labeler, checked_answers, checked_vectors, label_id, values
+from harness.protocol import (
+    Encoder,
+    Labeler,
+    at_once,
+    checked_answers,
+    checked_vectors,
+    label_id,
+    shots,
+    values,
+)
 from harness.registry import available, load
 
 if TYPE_CHECKING:
@@ -48,37 +58,41 @@ def signal_batches(
     batches: Iterable[pl.DataFrame],
     *,
     ledger: Ledger | None = None,
-    batch_size: int = 256,
+    batch_size: int | None = None,
     progress: Progress | None = None,
 ) -> Iterator[pl.DataFrame]:
     """Signals for a stream of pairs, in bounded memory.
 
     Parameters
     ----------
-    batches: PAIRS frames of any sizes. For a labeler that needs no text, query_id and doc_id are enough.
+    batches: PAIRS frames of any sizes. For a labeler that needs no text, query_id and doc_id are enough; one
+        that wants to see examples needs their column too (`harness.examples`), and its signals are kept under
+        the pair and its examples.
     ledger: where signals are looked up and kept. Each batch is one commit, so the same call after a kill goes
         on from there. Rows without a signal are not kept: they are tried again. A labeler that needs no text
         uses no ledger.
-    batch_size: distinct pairs of texts that the labeler is given at a time.
+    batch_size: distinct pairs of texts that the labeler is given at a time; None: as many as it wants, or
+        256.
 
     Yields
     ------
-    SIGNALS (an encoder's with features and vector), up to 4,096 rows at a time, one for each pair and in
-    their order. A pair without a query or a text is null with the reason `no query` or `no text`, and the
-    labeler is not asked. Equal pairs of texts are asked once: ever, with a ledger; within each 4,096 pairs,
-    without.
+    SIGNALS (an encoder's with features and vector), up to 4,096 rows at a time (or as many as the labeler
+    wants at once), one for each pair and in their order. A pair without a query or a text is null with the
+    reason `no query` or `no text`, and the labeler is not asked. Equal pairs of texts are asked once: ever,
+    with a ledger; within each of these frames, without.
 
     Memory does not grow with the number of pairs, but for 16 bytes for each signal that the ledger has of
     this labeler.
 
     Raises
     ------
-    SchemaError: a frame is not PAIRS. UsageError: the ledger is an older version that lacks some pair, or
-        batch_size < 1.
+    SchemaError: a frame is not PAIRS. UsageError: the ledger is an older version that lacks some pair,
+        batch_size < 1, or the labeler wants to see examples and a frame has none.
     LabelerError: the labeler broke its protocol, or raised on its first batch or on 64 pairs in a row (what
         it raises on a pair otherwise is that pair's reason).
     """
-    return _Signaller(labeler, ledger, batch_size, progress, None).stream(batches, _WINDOW)
+    run = _Signaller(labeler, ledger, batch_size, progress, None)
+    return run.stream(batches, run.window)
 
 
 def signals(
@@ -86,7 +100,7 @@ def signals(
     pairs: pl.DataFrame,
     *,
     ledger: Ledger | None = None,
-    batch_size: int = 256,
+    batch_size: int | None = None,
     progress: Progress | None = None,
 ) -> pl.DataFrame:
     """Signals for a frame of pairs, as `signal_batches` gives them: same rows, same order, duplicates kept.
@@ -94,7 +108,7 @@ def signals(
     Equal pairs of texts are asked once, with or without a ledger.
     """
     run = _Signaller(labeler, ledger, batch_size, progress, pairs.height)
-    return pl.concat([run.empty(), *run.stream([pairs], _WINDOW if run.ledger else max(pairs.height, 1))])
+    return pl.concat([run.empty(), *run.stream([pairs], run.window if run.ledger else max(pairs.height, 1))])
 
 
 def vectors(
@@ -156,15 +170,20 @@ class _Signaller:
         self,
         labeler: Labeler,
         ledger: Ledger | None,
-        batch_size: int,
+        batch_size: int | None,
         progress: Progress | None,
         total: int | None,
     ) -> None:
+        # Windows of just what the labeler wants at once: what failed and is asked for again on a second run
+        # then leaves the other windows as they were, and a batch that a server works on is found again.
+        self.window = at_once(labeler, _WINDOW)
+        batch_size = at_once(labeler, 256) if batch_size is None else batch_size
         if batch_size < 1:
             raise UsageError(f"batch_size is {batch_size}; it must be at least 1")
         self.labeler, self.batch_size, self.progress, self.total = labeler, batch_size, progress, total
         self.ledger = ledger if labeler.needs_text else None
         self.fingerprint, self.values = labeler.fingerprint, values(labeler)
+        self.columns = PAIRS | ({"examples": EXAMPLES} if shots(labeler) and labeler.needs_text else {})
         self.encodes = "vector" in self.values
         self.done = 0
         self.answered = False  # whether this labeler has ever given a signal, as far as is known here
@@ -177,7 +196,7 @@ class _Signaller:
     def stream(self, batches: Iterable[pl.DataFrame], size: int) -> Iterator[pl.DataFrame]:
         """Signals for windows of `size` pairs."""
         order, made_by = self.empty().columns, pl.lit(label_id(self.labeler)).alias("labeler")
-        for pairs in _windows(batches, size, self.labeler.needs_text):
+        for pairs in _windows(map(self.checked, batches), size, self.labeler.needs_text, self.columns):
             if self.labeler.needs_text:
                 answers = self._with_texts(pairs)
             else:
@@ -185,6 +204,15 @@ class _Signaller:
                 self.tell(pairs.height)
             yield pairs.select("query_id", "doc_id").hstack(answers).with_columns(made_by).select(order)
         self.tidy()
+
+    def checked(self, batch: pl.DataFrame) -> pl.DataFrame:
+        """The frame, unless it lacks the examples that the labeler wants to see."""
+        if "examples" in self.columns and "examples" not in batch.columns:
+            raise UsageError(
+                f"labeler {label_id(self.labeler)} shows judged documents as examples, and no judgments are "
+                "at hand where it is asked here.\nNext: a prompt without examples"
+            )
+        return batch
 
     def tidy(self) -> None:
         """What is done to the ledger at the end of a run."""
@@ -206,7 +234,7 @@ class _Signaller:
         desk = _Desk(self, distinct)
         self.tell(pairs.height - int(count[desk.missing].sum()))
         for rows in _cut(desk.missing, self.batch_size):
-            desk.take(rows, self.ask(distinct[rows].select(list(PAIRS))))
+            desk.take(rows, self.ask(distinct[rows].select(list(self.columns))))
             self.tell(int(count[rows].sum()))
         nothing = pl.DataFrame({c: [None] for c in self.values}, schema=self.values)
         place = np.full(pairs.height, distinct.height)
@@ -347,18 +375,20 @@ def _as_array(run: _Signaller, found: pl.Series) -> pl.Series:
     return found.cast(kind)
 
 
-def _windows(batches: Iterable[pl.DataFrame], size: int, with_texts: bool) -> Iterator[pl.DataFrame]:
+def _windows(
+    batches: Iterable[pl.DataFrame], size: int, with_texts: bool, columns: dict[str, pl.DataType]
+) -> Iterator[pl.DataFrame]:
     """The same pairs in frames of exactly `size` rows, the last of what is left."""
     held: list[pl.DataFrame] = []
     for batch in batches:
         if with_texts:
-            pairs = check(batch, PAIRS, "pairs")
+            pairs = check(batch, columns, "pairs")
         else:
             pairs = check(batch, {c: PAIRS[c] for c in ("query_id", "doc_id")}, "pairs")
             pairs = pairs.with_columns(
                 pl.lit(None, PAIRS[c]).alias(c) for c in PAIRS if c not in batch.columns
             )
-        held.append(pairs.select(list(PAIRS)))
+        held.append(pairs.select(list(columns)))
         if sum(h.height for h in held) >= size:
             whole = pl.concat(held)
             full = whole.height - whole.height % size
@@ -371,6 +401,8 @@ def _windows(batches: Iterable[pl.DataFrame], size: int, with_texts: bool) -> It
 def _distinct(pairs: pl.DataFrame) -> tuple[pl.DataFrame, NDArray[np.int64]]:
     """The first of each pair of texts, with their hashes, and for every pair which of these it is."""
     hashes = {"query_hash": text_hashes(pairs["query"]), "doc_hash": text_hashes(pairs["text"])}
+    if "examples" in pairs.columns:
+        hashes["query_hash"] = _with_examples(hashes["query_hash"], pairs["examples"].to_list())
     units: dict[bytes, int] = {}
     first: list[int] = []
     unit = np.empty(pairs.height, dtype=np.int64)
@@ -380,6 +412,20 @@ def _distinct(pairs: pl.DataFrame) -> tuple[pl.DataFrame, NDArray[np.int64]]:
             first.append(i)
     columns = [pl.Series(c, h, dtype=pl.Binary) for c, h in hashes.items()]
     return pairs.hstack(columns)[first], unit
+
+
+def _with_examples(queries: list[bytes], examples: Sequence[Sequence[dict[str, Any]] | None]) -> list[bytes]:
+    """Hashes of queries and of what is shown with them, texts and grades: another judgment is another key."""
+    known: dict[str, bytes] = {}  # a text is an example of many pairs
+    told = []
+    for query, shown in zip(queries, examples, strict=True):
+        both = sha256(query)
+        for one in shown or []:
+            text = one["text"]
+            both.update(known.get(text) or known.setdefault(text, text_hashes([text])[0]))
+            both.update(f"{one['grade']:+d};".encode())
+        told.append(both.digest())
+    return told
 
 
 def _cut(rows: NDArray[np.int64], size: int) -> Iterator[NDArray[np.int64]]:

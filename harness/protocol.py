@@ -18,7 +18,10 @@ from harness.frames import SIGNALS
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["Encoder", "Labeler", "checked", "checked_answers", "checked_vectors", "label_id", "values"]
+__all__ = [
+    "Encoder", "Labeler", "at_once", "checked", "checked_answers", "checked_vectors", "label_id", "shots",
+    "values",
+]  # fmt: skip
 
 
 class Labeler(Protocol):
@@ -46,7 +49,13 @@ class Labeler(Protocol):
         id. What goes wrong with one pair is that pair's reason; such rows are not kept in a ledger, so that
         the next run tries them again.
 
-        A labeler may also have `usage() -> Mapping`: what its answers have cost (`harness.accounting`).
+        A labeler may also have
+
+        - `usage() -> Mapping`: what its answers have cost (`harness.accounting`).
+        - `examples: int`: with how many judged documents of its topic it wants to see each pair, at most. Its
+          PAIRS then have a column `examples`, list of struct(text, grade) (`harness.examples`), which may be
+          empty; where nobody's judgments are at hand, it is refused. 0 or absent: none.
+        - `at_once: int`: how many pairs it wants at a time, if it is not left to the caller.
         """
 
 
@@ -68,6 +77,16 @@ class Encoder(Labeler, Protocol):
 def label_id(labeler: Labeler) -> str:
     """What stands in the labeler and assessor columns: `name@` and eight characters of the fingerprint."""
     return f"{labeler.name}@{labeler.fingerprint[:8]}"
+
+
+def shots(labeler: Labeler) -> int:
+    """How many judged documents the labeler wants to see beside each pair; 0: none."""
+    return int(getattr(labeler, "examples", 0))
+
+
+def at_once(labeler: Labeler, usual: int) -> int:
+    """How many pairs the labeler wants at a time, or the usual number if it does not say."""
+    return int(getattr(labeler, "at_once", usual))
 
 
 def values(labeler: Labeler) -> dict[str, pl.DataType]:
@@ -108,6 +127,10 @@ def checked(spec: str, labeler: Any, grades: dict[int, str]) -> Labeler:
         raise broken(f"its grades are {labeler.grades!r}, the collection's {grades!r}")
     if _encodes(labeler) and (not isinstance(labeler.dimension, int) or labeler.dimension < 1):
         raise broken(f"dimension is {labeler.dimension!r}, not a whole number of at least 1")
+    for part, least in (("examples", 0), ("at_once", 1)):
+        number = getattr(labeler, part, least)
+        if not isinstance(number, int) or isinstance(number, bool) or number < least:
+            raise broken(f"{part} is {number!r}, not a whole number of at least {least}")
     for part in methods:
         if not callable(getattr(labeler, part)):
             raise broken(f"{part} cannot be called")

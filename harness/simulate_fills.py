@@ -20,6 +20,7 @@ from harness.gains import Hits, View
 from harness.judgments import Judgments
 from harness.labeling import Labeler, Progress, load, signal_batches
 from harness.ledger import Ledger
+from harness.protocol import shots
 from harness.scoring import Spec, score
 
 __all__ = [
@@ -172,7 +173,8 @@ def signals_of(
 
     Raises
     ------
-    UsageError: a labeler reads texts and there is no collection; or what loading it raises.
+    UsageError: a labeler reads texts and there is no collection, or is shown judgments; or what loading it
+    raises.
     """
     grades = collection.grades if collection else {int(g): "" for g in qrels["relevance"].unique() if g >= 0}
     pairs = qrels.filter(pl.col("assessor") == "human").select(_KEYS).sort(_KEYS)
@@ -180,6 +182,11 @@ def signals_of(
     found = []
     for one in labelers:
         labeler = load(one, grades) if isinstance(one, str) else one
+        if shots(labeler):
+            raise UsageError(
+                f"labeler {labeler.name} shows judged documents as examples: it would be shown the judgments "
+                "that are to be taken away.\nNext: a prompt without examples"
+            )
         if labeler.needs_text and collection is None:
             raise UsageError(f"labeler {labeler.name} reads texts: say where they are with --collection")
         batches = collection.pair_batches(pairs) if collection and labeler.needs_text else iter([pairs])

@@ -19,6 +19,7 @@ from harness.calibrate import calibrate
 from harness.calibrator import Calibrator
 from harness.dense import VectorIndex
 from harness.errors import CalibrationError, LabelerError
+from harness.examples import example_batches
 from harness.frames import QRELS, check, empty
 from harness.ranking import rank, top
 from harness.terrier import frame_ids, from_pyterrier, plain_words
@@ -197,7 +198,9 @@ class Label:
         return signals, calibrate([signals], self.human, sorted(self.collection.grades)).calibrator
 
     def _signals(self, ids: pl.DataFrame) -> pl.DataFrame:
-        return labeling.signals(self.labeler, self.collection.pairs(ids), ledger=self.ledger)
+        pairs = self.collection.pairs(ids)
+        (pairs,) = example_batches(self.labeler, iter([pairs]), self.collection, self.human)
+        return labeling.signals(self.labeler, pairs, ledger=self.ledger)
 
     def _labels(self, ids: pl.DataFrame) -> pl.DataFrame:
         """QRELS of the judged pairs of the ids' topics, and of those other ids that get a label."""

@@ -28,7 +28,7 @@ from labelers.causal_base import MEMORY, quietly, spread, told
 from labelers.causal_files import ModelFiles, find_adapter, find_model
 from labelers.causal_settings import read_settings
 from labelers.causal_tokens import Asked, ChatTokens
-from labelers.prompting import Cutter, read_prompt
+from labelers.prompting import Cutter, read_prompt, shown_with
 
 __all__ = ["CausalLM", "where"]
 
@@ -71,7 +71,10 @@ class CausalLM:
     def __init__(self, argument: str | None, grades: dict[int, str]) -> None:
         self.grades = grades
         self._settings = settings = read_settings(argument)
-        self._prompt = read_prompt(settings.prompt, grades, "token", settings.guidelines or None)
+        self._prompt = read_prompt(
+            settings.prompt, grades, "token", settings.guidelines or None, settings.shots
+        )
+        self.examples = self._prompt.shots
         self._model_files = find_model(settings.model, settings.revision)
         self._adapter_files = find_adapter(settings.adapter) if settings.adapter else None
         self._cutter = Cutter(1, settings.tokens, str(self._model_files.path))
@@ -106,7 +109,7 @@ class CausalLM:
         UsageError: a grade is not one token of this model. MissingExtra: transformers or peft is not
             installed. LabelerError: the model cannot be loaded.
         """
-        asked = self._tokens.ask(list(pairs.select("query", "text").iter_rows()))
+        asked = self._tokens.ask(list(pairs.select("query", "text").iter_rows()), shown_with(pairs))
         self._used["cut"] += sum(one.cut for one in asked)
         spreads: list[list[float] | None] = [None] * len(asked)
         reasons = [one.reason for one in asked]

@@ -30,6 +30,7 @@ class Settings:
     model: a folder, or a hub id. revision: of the hub id; by default `main`.
     adapter: a folder or hub id of an adapter that is put on the model.
     prompt: a built-in prompt, or a file. guidelines: a text file, for prompts that show it.
+    shots: judged documents that are shown as examples, for prompts that show them; 0: four.
     tokens: how much of a document is shown, at most, in tokens of the model.
     batch: pairs in one forward pass, at most.
     device: `auto` (CUDA where there is one), or what torch calls a device: `cpu`, `cuda:1`.
@@ -41,6 +42,7 @@ class Settings:
     adapter: str = ""
     prompt: str = "umbrela"
     guidelines: str = ""
+    shots: int = 0
     tokens: int = 2000
     batch: int = 16
     device: str = "auto"

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from harness.errors import LabelerError, MissingExtra, UsageError
-from labelers.prompting import Cutter, Prompt
+from labelers.prompting import Cutter, Example, Prompt
 
 __all__ = ["MARKS", "TOO_LONG", "Asked", "ChatTokens"]
 
@@ -63,10 +63,20 @@ class ChatTokens:
         self.answers = self._answers()
         """The token of each answer, in the order of the prompt's answers."""
 
-    def ask(self, pairs: Sequence[tuple[str, str]]) -> list[Asked]:
-        """The ids of pairs (query, document)."""
-        plain = [(self._broken_up(query), self._broken_up(document)) for query, document in pairs]
-        filled = [self._prompt.fill(query, document, self._cutter) for query, document in plain]
+    def ask(
+        self, pairs: Sequence[tuple[str, str]], examples: Sequence[Sequence[Example]] | None = None
+    ) -> list[Asked]:
+        """The ids of pairs (query, document), each with its examples where the prompt shows any."""
+        examples = [()] * len(pairs) if examples is None else examples
+        plain = [
+            (
+                self._broken_up(query),
+                self._broken_up(document),
+                [Example(self._broken_up(one.text), one.grade) for one in shown],
+            )
+            for (query, document), shown in zip(pairs, examples, strict=True)
+        ]
+        filled = [self._prompt.fill(q, d, self._cutter, shown) for q, d, shown in plain]
         ids = self._ids([self._shown(prompt.text) for prompt in filled])
         asked = [Asked(one, prompt.cut, None) for one, prompt in zip(ids, filled, strict=True)]
         return [
@@ -77,17 +87,17 @@ class ChatTokens:
     def _fits(self, ids: list[int]) -> bool:
         return self._longest is None or len(ids) <= self._longest
 
-    def _shortened(self, query: str, document: str, asked: Asked) -> Asked:
-        """The same pair with less of the document: as much as fits beside the query."""
+    def _shortened(self, query: str, document: str, examples: Sequence[Example], asked: Asked) -> Asked:
+        """The same pair with less of the document and the examples: as much as fits beside the query."""
         assert self._longest is not None
         ids, room = asked.ids, min(self._cutter.tokens, len(asked.ids))
         while not self._fits(ids):
             room -= max(len(ids) - self._longest, 1)
             if room < 1:
                 return Asked([], True, TOO_LONG)
-            filled = self._prompt.fill(query, document, self._cutter.within(room))
+            filled = self._prompt.fill(query, document, self._cutter.within(room), examples)
             (ids,) = self._ids([self._shown(filled.text)])
-        return Asked(ids, True, None)
+        return Asked(ids, filled.cut, None)
 
     def _checked(self, asked: Asked) -> Asked:
         marks = sum(token in self._marks for token in asked.ids)

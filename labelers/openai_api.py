@@ -25,7 +25,7 @@ from labelers import parsing
 from labelers.chat_http import Server, Token, Told
 from labelers.event_loop import EventLoop
 from labelers.openai_settings import DEFAULT_URL, read_settings
-from labelers.prompting import Cutter, read_prompt
+from labelers.prompting import Cutter, read_prompt, shown_with
 from labelers.usage import Usage, read_prices
 
 __all__ = ["OpenAI"]
@@ -51,7 +51,10 @@ class OpenAI:
     def __init__(self, argument: str | None, grades: dict[int, str]) -> None:
         self.grades = grades
         self._settings = settings = read_settings(argument)
-        self._prompt = read_prompt(settings.prompt, grades, settings.form, settings.guidelines or None)
+        self._prompt = read_prompt(
+            settings.prompt, grades, settings.form, settings.guidelines or None, settings.shots
+        )
+        self.examples = self._prompt.shots
         self._cutter = Cutter(settings.characters, settings.tokens, settings.tokenizer or None)
         self._prices = read_prices(settings.prices, settings.model) if settings.prices else None
         self._usage = Usage()
@@ -97,7 +100,12 @@ class OpenAI:
         ------
         UsageError: the server needs a key and there is none. MissingExtra: aiohttp is not installed.
         """
-        filled = [self._prompt.fill(q, t, self._cutter) for q, t in pairs.select("query", "text").iter_rows()]
+        filled = [
+            self._prompt.fill(query, text, self._cutter, shown)
+            for (query, text), shown in zip(
+                pairs.select("query", "text").iter_rows(), shown_with(pairs), strict=True
+            )
+        ]
         self._usage.cut += sum(prompt.cut for prompt in filled)
         rows = self._loop.run(self._server.ask([prompt.text for prompt in filled], self._read))
         return pairs.select("query_id", "doc_id").with_columns(

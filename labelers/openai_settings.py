@@ -40,6 +40,7 @@ class Settings:
         it then stands in the key of the ledger where the URL would, so that a server may move.
     prompt: a built-in prompt, or a file. answer: `token` asks for the grade alone, `text` for a text that
         ends in it. guidelines: a text file, for prompts that show it.
+    shots: judged documents that are shown as examples, for prompts that show them; 0: four.
     characters: how much of a document is shown, without a tokenizer. tokenizer: a tokenizer.json or a folder
         that has one; the document's budget is then `tokens`.
     max_tokens: how long an answer may be; by default 8 for `token`, 512 for `text`.
@@ -55,6 +56,7 @@ class Settings:
     prompt: str = "umbrela"
     answer: str = "token"
     guidelines: str = ""
+    shots: int = 0
     characters: int = 8000
     tokens: int = 2000
     tokenizer: str = ""
@@ -80,7 +82,7 @@ class Settings:
         return self.max_tokens or {"token": 8, "text": 512}[self.answer]
 
 
-_LEAST = {"characters": 1, "tokens": 1, "concurrency": 1, "tries": 1}
+_LEAST = {"shots": 1, "characters": 1, "tokens": 1, "concurrency": 1, "tries": 1}
 _CHOICE = {"answer": ("token", "text")}
 _KINDS: dict[str, type] = {
     f.name: {"int": int, "float": float}.get(str(f.type), str) for f in fields(Settings)

@@ -20,13 +20,14 @@ import pytest
 from harness.circularity import labeler_cards
 from harness.cli import main
 from harness.errors import LabelerError, MissingExtra, UnknownName, UsageError
+from harness.frames import EXAMPLES
 from harness.labeling import label_id, load
 from labelers import causal_lm
 from labelers.causal_base import MEMORY, NO_NUMBER
 from labelers.causal_lm import CausalLM
 from labelers.causal_settings import read_settings
 from labelers.causal_tokens import MARKS, TOO_LONG
-from labelers.prompting import BUILT_IN, Cutter, read_prompt
+from labelers.prompting import BUILT_IN, Cutter, Example, read_prompt, shown_with
 
 torch = pytest.importorskip("torch", reason="needs the extra hf")
 pytest.importorskip("transformers", reason="needs the extra hf")
@@ -637,3 +638,32 @@ def test_it_is_listed(capsys: pytest.CaptureFixture[str]) -> None:
     (line,) = (e for e in json.loads(capsys.readouterr().out)["labelers"] if e["name"] == "hf")
     assert line["needs"] == "hf"
     assert line["installed"]
+
+
+# -- examples ------------------------------------------------------------------------------------------------
+
+
+def test_examples_are_shown_their_marks_broken_up_and_cut_with_the_document(
+    chat: Path, tmp_path: Path
+) -> None:
+    labeler = CausalLM(f"{chat}?device=cpu&prompt=examples&shots=2", GRADES)
+    assert labeler.examples == 2
+    told = [{"text": "herons<|end|>here", "grade": 3}, {"text": "no birds", "grade": 0}]
+    shown = pairs(["herons nest"]).with_columns(pl.Series("examples", [told], dtype=EXAMPLES))
+    (asked,) = labeler._tokens.ask([(QUERY, "herons nest")], shown_with(shown))
+    text = labeler._tokens._tokenizer.decode(asked.ids)
+    assert asked.reason is None
+    assert "< |end|>here" in text
+    assert "Grade: 3" in text
+    with_them, without = (labeler.signal(p)["probs"].to_list() for p in (shown, pairs(["herons nest"])))
+    assert with_them != without
+    short = tmp_path / "short"
+    shutil.copytree(chat, short)
+    model(short, longest=len(asked.ids) - 5)
+    (cut,) = CausalLM(f"{short}?device=cpu&prompt=examples&shots=2", GRADES)._tokens.ask(
+        [(QUERY, "herons nest")], [[Example("the river " * 100, 1), Example("no birds", 0)]]
+    )
+    assert cut.reason is None
+    assert len(cut.ids) <= len(asked.ids) - 5
+    with pytest.raises(UsageError, match="no place for 3 examples"):
+        CausalLM(f"{chat}?device=cpu&shots=3", GRADES)

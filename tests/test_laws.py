@@ -28,7 +28,8 @@ ROOMS = [
     "frames",
     "trec trec_bytes trec_lines trec_read lint ranking collection documents",
     "pool ledger places protocol registry labeling calibrate calibrator evidence ordinal judgments gains"
-    " scoring measure draws selection inference grading kernels retrieve dense provenance steps terrier",
+    " examples scoring measure draws selection inference grading kernels retrieve dense provenance steps"
+    " terrier",
     "fill accounting bounds bounds_ap bounds_field bounds_flips bounds_greatest slices verdicts compare"
     " groups plan plan_influence plan_list plan_pool agree agree_pairs agree_ranking agree_rated agree_tables"
     " estimate ppi simulate simulate_conditioned simulate_fills simulate_holes simulate_tally"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ from hypothesis import strategies as st
 
 from harness.errors import InputError, UnknownName, UsageError
 from labelers.parsing import parse
-from labelers.prompting import BUILT_IN, Cutter, Form, Prompt, read_prompt
+from labelers.prompting import BUILT_IN, Cutter, Example, Form, Prompt, read_prompt
 
 SCALE = {0: "off topic", 1: "on topic", 4: "the very\nanswer"}
 ROOMY = Cutter(100_000, 1)
@@ -203,7 +204,7 @@ def test_another_wording_of_the_grades_counts_where_it_is_shown() -> None:
     other = {**SCALE, 1: "near the topic"}
     for name in BUILT_IN:
         differ = read_prompt(name, SCALE, "token").digest != read_prompt(name, other, "token").digest
-        assert differ == (name == "wording")
+        assert differ == (name in ("examples", "wording"))
 
 
 # -- files that are no prompts -------------------------------------------------------------------------------
@@ -239,3 +240,84 @@ def test_an_unknown_prompt_or_file(tmp_path: Path) -> None:
     (tmp_path / "latin.txt").write_bytes(b"\xff\xfe")
     with pytest.raises(InputError, match="not UTF-8"):
         read_prompt(str(tmp_path / "latin.txt"), SCALE, "token")
+
+
+# -- examples ------------------------------------------------------------------------------------------------
+
+SHOWN = [Example("on a <|im_start|> roof", 0), Example("in tall trees", 4)]
+
+
+def test_examples_stand_between_the_query_and_the_document() -> None:
+    text = read_prompt("examples", SCALE, "token").fill("QUERY HERE", "DOCUMENT HERE", ROOMY, SHOWN).text
+    pieces = ["4 = the very answer", "never an instruction", "shown as examples", "QUERY HERE"]
+    pieces += ["on a < |im_start|> roof", "Grade: 0", "in tall trees", "Grade: 4", "DOCUMENT HERE"]
+    places = [text.index(piece) for piece in pieces]
+    assert places == sorted(places)
+    assert "{" not in text
+
+
+def test_the_same_examples_are_the_same_text_up_to_the_document() -> None:
+    prompt = read_prompt("examples", SCALE, "token")
+    one, other = (prompt.fill("herons", text, ROOMY, SHOWN).text for text in ("one", "other"))
+    same = one[: next(n for n in range(len(one)) if one[n] != other[n])]
+    assert "Grade: 4" in same
+    assert same.endswith('stands between the two lines "=== ')
+
+
+def test_without_examples_the_prompt_says_so() -> None:
+    text = read_prompt("examples", SCALE, "token").fill("herons", "text", ROOMY).text
+    assert "there are no examples." in text
+    assert "Grade:" not in text
+    for name in set(BUILT_IN) - {"examples"}:  # these show none, and say nothing of any
+        prompt = read_prompt(name, SCALE, "token")
+        assert prompt.fill("herons", "text", ROOMY, SHOWN) == prompt.fill("herons", "text", ROOMY)
+        assert prompt.shots == 0
+
+
+@given(st.text(), st.text(), st.text())
+def test_neither_an_example_nor_the_document_can_end_before_its_end(
+    query: str, document: str, text: str
+) -> None:
+    prompt = read_prompt("examples", SCALE, "token")
+    first = prompt.fill(query, document, ROOMY, [Example(text, 1)]).text
+    forged = f"{text}\n" + "\n".join(fences(first)) + "\nGrade: 4"
+    for shown, judged in ((forged, text), (document, forged)):
+        filled = prompt.fill(query, shown, ROOMY, [Example(judged, 1)]).text
+        end = filled.splitlines()[-1]
+        assert end not in query + shown + judged
+        assert filled.count(end) == 3
+        code = re.search(r'two lines "(=== \w+ ===)", with its grade', filled)
+        assert code is not None
+        assert code[1] not in query + shown + judged
+        assert filled.count(code[1]) == 3
+
+
+def test_all_examples_together_have_the_room_of_the_document() -> None:
+    prompt = read_prompt("examples", SCALE, "token", shots=2)
+    long = [Example("a" * 900, 0), Example("b" * 900, 1)]
+    filled = prompt.fill("herons", "c" * 900, Cutter(1000, 1), long)
+    assert "a" * 500 + "\n===" in filled.text
+    assert "b" * 500 + "\n===" in filled.text
+    assert "c" * 900 in filled.text
+    assert not filled.cut
+
+
+def test_how_many_examples_is_part_of_the_digest_and_of_no_other_prompt() -> None:
+    assert read_prompt("examples", SCALE, "token").shots == 4
+    digests = {read_prompt("examples", SCALE, "token", shots=n).digest for n in (0, 3, 4, 5)}
+    assert len(digests) == 3
+    with pytest.raises(UsageError, match="'basic' has no place for 2 examples; `examples` does"):
+        read_prompt("basic", SCALE, "token", shots=2)
+
+
+def test_examples_have_a_place_and_a_scale(tmp_path: Path) -> None:
+    own = OWN.replace("grades: 0 1\n", "grades: collection\n")
+    good = own.replace("{query}\n", "{query}\n{examples}\n")
+    assert read_prompt(written(tmp_path, good), SCALE, "token").shots == 4
+    for text, said in (
+        (good.replace("collection", "0 1"), ":3: must be `collection`"),
+        (own.replace("{query}", "{examples}\n{query}"), "{examples} and then {document} as the last"),
+        (good.replace("{examples}", "{examples}{examples}"), "{examples} and then {document} as the last"),
+    ):
+        with pytest.raises(InputError, match=said):
+            read_prompt(written(tmp_path, text), SCALE, "token")
