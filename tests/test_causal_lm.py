@@ -653,7 +653,8 @@ def test_examples_are_shown_their_marks_broken_up_and_cut_with_the_document(
     (asked,) = labeler._tokens.ask([(QUERY, "herons nest")], shown_with(shown))
     text = labeler._tokens._tokenizer.decode(asked.ids)
     assert asked.reason is None
-    assert "< |end|>here" in text
+    assert "|end|>here" in text
+    assert "<|end|>here" not in text
     assert "Grade: 3" in text
     with_them, without = (labeler.signal(p)["probs"].to_list() for p in (shown, pairs(["herons nest"])))
     assert with_them != without
