@@ -1,11 +1,16 @@
 """Judged documents that a labeler is shown beside a pair, with their grades.
 
 A labeler with `examples = k` gets, for each pair, up to k judged documents of the pair's own topic: the
-nearest of each grade first, then the second nearest of each, and so on. A labeler that only saw the k nearest
-would see little but grade 0 on most topics, and never where on the scale a better document begins.
+nearest of each grade, then the second nearest of each, and so on. A labeler that only saw the k nearest would
+see little but grade 0 on most topics, and never where on the scale a better document begins.
 
 Never shown: the pair itself, and documents with its text. So a judged pair, from which the calibrator learns
 what a signal is worth, is looked at as if nobody had judged it.
+
+That alone would give its grade away: were the one document of grade 3 the only pair of its topic that is
+shown none of grade 3, signals would say so, and the calibrator would learn the opposite of what holds for
+unjudged pairs (the leak of leave-one-out target encoding; Prokhorenkova et al., NeurIPS 2018). Therefore all
+pairs of a topic are shown equally many of each grade, and of each grade one less than there are, at most.
 
 Nearness is the cosine of TF-IDF vectors of words (Salton and Buckley 1988; weights from the topic's judged
 documents). It needs no model and is the same on every machine; vectors of an encoder would tie what one
@@ -86,12 +91,14 @@ def example_batches(
 
 
 class _Topic:
-    """The judged documents of one topic: doc_id, text, grade, sorted by doc_id."""
+    """The judged documents of one topic: doc_id, text, grade, sorted by doc_id; the first of each text."""
 
     def __init__(self, judged: pl.DataFrame) -> None:
+        same = [_normal(text) for text in judged["text"]]
+        judged = judged[[row for row, text in enumerate(same) if text not in same[:row]]]
         self.ids, self.grades = judged["doc_id"].to_list(), judged["grade"].to_list()
         self.texts = judged["text"].to_list()
-        self.same = [_normal(text) for text in self.texts]
+        self.same = list(dict.fromkeys(same))
         self._vectorizer: Any = None
         if any(_words(text) for text in self.texts):
             from sklearn.feature_extraction.text import TfidfVectorizer
@@ -103,9 +110,9 @@ class _Topic:
         """Examples for these documents of the topic."""
         if not self.ids:
             return [[] for _ in ids]
-        near = self._similarity(texts)
+        near, quotas = self._similarity(texts), self._quotas(count)
         return [
-            self._chosen(doc_id, _normal(text), row, count)
+            self._chosen(doc_id, _normal(text), row, quotas)
             for doc_id, text, row in zip(ids, texts, near, strict=True)
         ]
 
@@ -117,17 +124,30 @@ class _Topic:
         # Equal texts under two ids must tie, whatever the last bits of their sums are.
         return np.asarray(found.round(9))
 
-    def _chosen(self, doc_id: str, text: str, near: Floats, count: int) -> list[dict[str, Any]]:
-        turns: dict[int, int] = {}  # grade -> how many nearer ones of that grade there are
-        seen, others = {text}, list[tuple[int, int, int]]()
+    def _chosen(self, doc_id: str, text: str, near: Floats, quotas: dict[int, int]) -> list[dict[str, Any]]:
+        left, places = dict(quotas), []
         for place in np.argsort(-near, kind="stable"):  # ids ascend, so the first of equals has the lower id
-            if self.ids[place] != doc_id and self.same[place] not in seen:
-                seen.add(self.same[place])
-                grade = self.grades[place]
-                turns[grade] = turns.get(grade, -1) + 1
-                others.append((turns[grade], len(others), int(place)))
-        places = sorted((p for *_, p in sorted(others)[:count]), key=lambda p: (self.grades[p], p))
-        return [{"text": self.texts[p], "grade": self.grades[p]} for p in places]
+            if self.ids[place] != doc_id and self.same[place] != text and left[self.grades[place]]:
+                left[self.grades[place]] -= 1
+                places.append(int(place))
+        places.sort(key=lambda place: (self.grades[place], place))
+        return [{"text": self.texts[place], "grade": self.grades[place]} for place in places]
+
+    def _quotas(self, count: int) -> dict[int, int]:
+        """How many of each grade every pair of the topic is shown: one less than there are, at most.
+
+        So a pair that is itself one of them is shown as many as any other pair.
+        """
+        spare = {grade: self.grades.count(grade) - 1 for grade in sorted(set(self.grades))}
+        quotas, order, grades = dict.fromkeys(spare, 0), [], list(spare)
+        while grades:  # from both ends of the scale inwards
+            order.append(grades.pop())
+            order += [grades.pop(0)] if grades else []
+        while sum(quotas.values()) < min(count, sum(spare.values())):
+            for grade in order:
+                if quotas[grade] < spare[grade] and sum(quotas.values()) < count:
+                    quotas[grade] += 1
+        return quotas
 
 
 def _words(text: str) -> list[str]:

@@ -2,7 +2,8 @@
 
 The model is asked for a grade, and where the server tells the probabilities of the tokens it chose from, the
 signal is the distribution over the grades in the grade's place; elsewhere it is the grade that the answer
-gives (`labelers.parsing`), or null and why.
+gives (`labelers.parsing`), or null and why. Asked for several answers, it is the share of each grade among
+them.
 
 On the collection's own scale a signal is `probs`; a prompt with another scale gives a `score`, the expected
 grade on that one (P(yes) for `no yes`).
@@ -14,6 +15,8 @@ import json
 import math
 import os
 import re
+from collections import Counter
+from collections.abc import Sequence
 from functools import cached_property
 from hashlib import sha256
 
@@ -22,7 +25,9 @@ import polars as pl
 from harness.errors import UsageError
 from harness.frames import SIGNALS
 from labelers import parsing
-from labelers.chat_http import Server, Token, Told
+from labelers.batch_files import Batches
+from labelers.chat_answers import Token, Told
+from labelers.chat_http import Server
 from labelers.event_loop import EventLoop
 from labelers.openai_settings import DEFAULT_URL, read_settings
 from labelers.prompting import Cutter, read_prompt, shown_with
@@ -30,6 +35,7 @@ from labelers.usage import Usage, read_prices
 
 __all__ = ["OpenAI"]
 
+_Row = tuple[list[float] | None, float | None, str | None]
 _PROTOCOL = 1  # goes up with every change to what is sent or how answers become signals
 
 
@@ -55,6 +61,8 @@ class OpenAI:
             settings.prompt, grades, settings.form, settings.guidelines or None, settings.shots
         )
         self.examples = self._prompt.shots
+        if settings.batch == "yes":
+            self.at_once = settings.pairs
         self._cutter = Cutter(settings.characters, settings.tokens, settings.tokenizer or None)
         self._prices = read_prices(settings.prices, settings.model) if settings.prices else None
         self._usage = Usage()
@@ -69,6 +77,8 @@ class OpenAI:
             "cut": self._cutter.digest,
             "answer": [settings.answer, settings.longest],
         }
+        if settings.samples > 1 or settings.temperature:  # the usual one is left out: its ids stay
+            known["sampled"] = [settings.samples, settings.temperature]
         self.fingerprint = sha256(json.dumps(known).encode()).hexdigest()
 
     @property
@@ -98,7 +108,8 @@ class OpenAI:
 
         Raises
         ------
-        UsageError: the server needs a key and there is none. MissingExtra: aiohttp is not installed.
+        UsageError: the server needs a key and there is none, or has no batch files. InputError: the id of a
+            batch cannot be kept. MissingExtra: aiohttp is not installed.
         """
         filled = [
             self._prompt.fill(query, text, self._cutter, shown)
@@ -107,7 +118,8 @@ class OpenAI:
             )
         ]
         self._usage.cut += sum(prompt.cut for prompt in filled)
-        rows = self._loop.run(self._server.ask([prompt.text for prompt in filled], self._read))
+        how = Batches(self._server, self._settings) if self._settings.batch == "yes" else self._server
+        rows = self._loop.run(how.ask([prompt.text for prompt in filled], self._read))
         return pairs.select("query_id", "doc_id").with_columns(
             pl.Series("probs", [row[0] for row in rows], dtype=SIGNALS["probs"]),
             pl.Series("score", [row[1] for row in rows], dtype=SIGNALS["score"]),
@@ -124,22 +136,33 @@ class OpenAI:
         if "_loop" in self.__dict__:
             self._loop.close()
 
-    def _read(self, told: Told) -> tuple[list[float] | None, float | None, str | None]:
-        """probs, score and reason of one answer."""
-        if told.reason is not None:
-            return None, None, told.reason
-        reading = parsing.parse(told.text, self._scale, words=self._prompt.words, cut=told.cut)
-        if reading.grade is None:
-            return None, None, reading.reason
-        spread = _spread(told, reading, self._scale)
+    def _read(self, told: Sequence[Told]) -> _Row:
+        """probs, score and reason of the answers for one pair."""
+        if told[0].failed:
+            return None, None, told[0].reason
+        readings = [self._reading(one) for one in told]
+        grades = Counter(reading.grade for reading in readings if reading.grade is not None)
+        if self._settings.samples > 1:
+            self._usage.samples += len(readings)
+            self._usage.unread += len(readings) - grades.total()
+        if not grades:
+            reasons = Counter(str(reading.reason) for reading in readings)
+            return None, None, min(reasons, key=lambda reason: (-reasons[reason], reason))
+        spread = _spread(told[0], readings[0], self._scale) if len(told) == 1 else None
         if spread is None:
             self._usage.parsed += 1
-            spread = [float(grade == reading.grade) for grade in self._scale.values()]
+            spread = [grades[grade] / grades.total() for grade in self._scale.values()]
         else:
             self._usage.spread += 1
         if self._prompt.on_scale:
             return spread, None, None
         return None, sum(p * g for p, g in zip(spread, self._scale.values(), strict=True)), None
+
+    def _reading(self, told: Told) -> parsing.Reading:
+        """The grade in one answer."""
+        if told.reason is not None:
+            return parsing.Reading(None, told.reason)
+        return parsing.parse(told.text, self._scale, words=self._prompt.words, cut=told.cut)
 
 
 def _spread(told: Told, reading: parsing.Reading, scale: dict[str, int]) -> list[float] | None:

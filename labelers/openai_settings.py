@@ -41,12 +41,17 @@ class Settings:
     prompt: a built-in prompt, or a file. answer: `token` asks for the grade alone, `text` for a text that
         ends in it. guidelines: a text file, for prompts that show it.
     shots: judged documents that are shown as examples, for prompts that show them; 0: four.
+    samples: how often a pair is asked; from 2 on with `answer=text` and a temperature, and the signal is then
+        the share of each grade among the answers. temperature: how much chance there is in an answer.
     characters: how much of a document is shown, without a tokenizer. tokenizer: a tokenizer.json or a folder
         that has one; the document's budget is then `tokens`.
     max_tokens: how long an answer may be; by default 8 for `token`, 512 for `text`.
     concurrency: requests under way at a time. rpm, tpm: requests and tokens a minute at most; 0: no limit.
     timeout: seconds for one request. tries: of one pair. backoff: seconds before the first retry, doubled
         with each. wait: the longest that a server may ask to wait (Retry-After), in seconds.
+    batch: `yes` sends the requests as batch files, of so many `pairs` at a time, and waits for their answers.
+        poll: seconds before the first look at a batch; the waits get longer, up to a minute. patience: the
+        longest that it is waited for, in seconds. batches: the folder where the ids of batches are kept.
     prices: a TOML file with what tokens cost. key: the environment variable that holds the key.
     """
 
@@ -57,6 +62,8 @@ class Settings:
     answer: str = "token"
     guidelines: str = ""
     shots: int = 0
+    samples: int = 1
+    temperature: float = 0.0
     characters: int = 8000
     tokens: int = 2000
     tokenizer: str = ""
@@ -68,6 +75,11 @@ class Settings:
     tries: int = 6
     backoff: float = 0.5
     wait: float = 120.0
+    batch: str = "no"
+    pairs: int = 10_000
+    poll: float = 5.0
+    patience: float = 90_000.0
+    batches: str = ".stopgap/batches"
     prices: str = ""
     key: str = "OPENAI_API_KEY"
 
@@ -82,8 +94,8 @@ class Settings:
         return self.max_tokens or {"token": 8, "text": 512}[self.answer]
 
 
-_LEAST = {"shots": 1, "characters": 1, "tokens": 1, "concurrency": 1, "tries": 1}
-_CHOICE = {"answer": ("token", "text")}
+_LEAST = {"shots": 1, "samples": 1, "characters": 1, "tokens": 1, "concurrency": 1, "tries": 1, "pairs": 1}
+_CHOICE = {"answer": ("token", "text"), "batch": ("no", "yes")}
 _KINDS: dict[str, type] = {
     f.name: {"int": int, "float": float}.get(str(f.type), str) for f in fields(Settings)
 }
@@ -112,7 +124,13 @@ def read_settings(argument: str | None) -> Settings:
     if not known.get("model"):
         raise UsageError(f"no model: {_FORM}")
     known["url"] = _url(known.get("url") or os.environ.get("OPENAI_BASE_URL") or DEFAULT_URL)
-    return Settings(**known)
+    settings = Settings(**known)
+    if settings.samples > 1 and not (settings.answer == "text" and settings.temperature > 0):
+        raise UsageError(
+            f"setting samples={settings.samples} asks a pair several times, for which answers must be texts "
+            "and differ.\nNext: samples with answer=text and a temperature, such as temperature=0.7"
+        )
+    return settings
 
 
 def _from_file(path: Path) -> dict[str, Any]:

@@ -18,17 +18,21 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 __all__ = [
-    "Request", "ScriptedServer", "Step", "answer", "cut", "hang", "raw", "refusal", "status", "truncated",
+    "Request", "ScriptedServer", "Step", "answer", "answers", "cut", "hang", "raw", "refusal", "status",
+    "truncated",
 ]  # fmt: skip
 
 
 class Request(NamedTuple):
-    """A request as it came in: `number` counts from 0, `headers` have names in small letters."""
+    """A request as it came in: `number` counts from 0, `headers` have names in small letters, `body` is {}
+    where `raw` holds no JSON object."""
 
     number: int
     path: str
     headers: dict[str, str]
     body: dict[str, Any]
+    method: str = "POST"
+    raw: bytes = b""
 
     @property
     def prompt(self) -> str:
@@ -74,8 +78,22 @@ def answer(
         pieces = [text or ""] if tokens is None else list(tokens)
         choice["logprobs"] = {"content": [_token(piece, logprobs) for piece in pieces]}
     told = {"prompt_tokens": 100, "completion_tokens": 1, "total_tokens": 101} if usage is None else usage
+    return _completion([choice], told)
+
+
+def answers(texts: Sequence[str | None], *, usage: Mapping[str, Any] | None = None) -> Step:
+    """A chat completion with several choices, as a request with `n` asks for; None: one without content."""
+    told = {"prompt_tokens": 100, "completion_tokens": len(texts)} if usage is None else usage
+    choices = [
+        {"index": place, "finish_reason": "stop", "message": {"role": "assistant", "content": text}}
+        for place, text in enumerate(texts)
+    ]
+    return _completion(choices, told)
+
+
+def _completion(choices: Sequence[Mapping[str, Any]], told: Mapping[str, Any]) -> Step:
     whole = {"id": "scripted", "object": "chat.completion", "created": 0, "model": "scripted"}
-    return raw(json.dumps({**whole, "choices": [choice], "usage": told}).encode())
+    return raw(json.dumps({**whole, "choices": choices, "usage": told}).encode())
 
 
 def _token(piece: str, logprobs: Mapping[str, float]) -> dict[str, Any]:
@@ -177,7 +195,9 @@ class ScriptedServer:
         first, *lines = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").strip().split("\r\n")
         headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
         body = await reader.readexactly(int(headers.get("content-length", 0)))
-        request = Request(len(self.requests), first.split()[1], headers, json.loads(body or b"{}"))
+        method, path, *_ = first.split()
+        told = json.loads(body) if body.startswith(b"{") else {}
+        request = Request(len(self.requests), path, headers, told, method, body)
         self.requests.append(request)
         self._now += 1
         self.most = max(self.most, self._now)

@@ -37,11 +37,13 @@ class Usage:
 
     Attributes
     ----------
-    requests: sent, retries among them. retries: sent again for the same pair.
+    requests: sent, retries among them. retries: sent again for the same pair. batches: files of requests that
+        were sent.
     tokens_in, tokens_out: as the server counted them, of failed answers too. tokens_cached: those of
         tokens_in that it had computed before.
     cut: pairs whose document was shortened. spread: pairs with a distribution from the model's own
-        probabilities; parsed: pairs whose grade was read from an answer instead.
+        probabilities; parsed: pairs whose grade was read from an answer instead, or from several.
+    samples: answers of pairs that are asked several times; unread: those of them without a grade.
     """
 
     requests: int = 0
@@ -52,6 +54,9 @@ class Usage:
     cut: int = 0
     spread: int = 0
     parsed: int = 0
+    samples: int = 0
+    unread: int = 0
+    batches: int = 0
 
     def count(self, told: Any) -> int:
         """Count the tokens that a server's `usage` tells of; returns how many they are."""

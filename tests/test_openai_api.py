@@ -19,6 +19,7 @@ import pytest
 
 from harness.cli import main
 from harness.errors import InputError, MissingExtra, UnknownName, UsageError
+from harness.frames import EXAMPLES
 from harness.labeling import label_id, load, signals
 from harness.ledger import Ledger
 from labelers import openai_settings
@@ -28,6 +29,7 @@ from labelers.scripted_server import (
     ScriptedServer,
     Step,
     answer,
+    answers,
     cut,
     hang,
     raw,
@@ -84,6 +86,101 @@ def asked(make: Callable[..., OpenAI], script: Script, settings: str = "", numbe
 
 def reasons(frame: pl.DataFrame) -> list[str | None]:
     return frame["reason"].to_list()
+
+
+# -- several answers -----------------------------------------------------------------------------------------
+
+FIVE = "answer=text&temperature=0.7&samples=5"
+
+
+def test_of_several_answers_the_signal_is_the_share_of_each_grade(made: Callable[..., OpenAI]) -> None:
+    said = ["final score: 3", "It is good. final score: 2", "see section 2", "final score: 3", None]
+    frame, server, labeler = asked(
+        made, [answers(said, usage={"prompt_tokens": 100, "completion_tokens": 60})], FIVE
+    )
+    (request,) = server.requests
+    assert (request.body["n"], request.body["temperature"]) == (5, 0.7)
+    assert "logprobs" not in request.body
+    assert frame["probs"].to_list()[0] == pytest.approx([0, 0, 1 / 3, 2 / 3])
+    usage = labeler.usage()
+    assert (usage["samples"], usage["unread"], usage["parsed"]) == (5, 2, 1)
+    assert (usage["requests"], usage["tokens_in"], usage["tokens_out"]) == (1, 100, 60)
+
+
+def script_of_five(takes: Callable[[Request], Step | None]) -> Callable[[Request], Step]:
+    grades = iter(["0", "1", "1", "1", "3"] * 20)
+
+    def script(request: Request) -> Step:
+        return takes(request) or answers([next(grades) for _ in range(request.body.get("n", 1))])
+
+    return script
+
+
+def test_a_server_that_does_not_take_n_is_asked_again(made: Callable[..., OpenAI]) -> None:
+    def refuses(request: Request) -> Step | None:
+        return status(400, message="n must be 1", param="n") if "n" in request.body else None
+
+    frame, server, labeler = asked(made, script_of_five(refuses), FIVE + "&concurrency=1", number=2)
+    assert frame["probs"].to_list() == [pytest.approx([0.2, 0.6, 0, 0.2])] * 2
+    assert ["n" in r.body for r in server.requests] == [True] + [False] * 10
+    assert labeler.usage()["retries"] == 0
+
+
+def test_a_server_that_looks_over_n_is_asked_again(made: Callable[..., OpenAI]) -> None:
+    grades = iter(["0", "1", "1", "1", "3"] * 20)
+    frame, server, _ = asked(made, lambda _: answer(next(grades)), FIVE + "&concurrency=1", number=2)
+    assert frame["probs"].to_list() == [pytest.approx([0.2, 0.6, 0, 0.2])] * 2
+    assert len(server.requests) == 10
+
+
+def test_without_a_grade_in_any_answer_the_commonest_reason_is_told(made: Callable[..., OpenAI]) -> None:
+    said = ["see section 2", None, "see section 3", "", "no grade at all"]
+    frame, _, labeler = asked(made, [answers(said)], FIVE)
+    assert frame["probs"].to_list() == [None]
+    assert reasons(frame) == ["no grade in the answer"]
+    assert labeler.usage()["unread"] == 5
+
+
+def test_a_share_of_fewer_answers_than_were_asked_for_is_none(made: Callable[..., OpenAI]) -> None:
+    steps = [answer("1"), answer("1"), status(500)]
+    frame, _, _ = asked(made, steps, FIVE + "&tries=2")
+    assert frame["probs"].to_list() == [None]
+    assert reasons(frame) == ["server error (500)"]
+
+
+def test_a_refusal_among_several_answers_is_left_out(made: Callable[..., OpenAI]) -> None:
+    steps = [answer("2"), refusal(), answer("2"), answer("0"), answer("2")]
+    frame, _, _ = asked(made, steps, FIVE)
+    assert frame["probs"].to_list()[0] == pytest.approx([0.25, 0, 0.75, 0])
+
+
+def test_how_often_and_how_warm_is_part_of_the_fingerprint(made: Callable[..., OpenAI]) -> None:
+    with ScriptedServer([answer("1")]) as server:
+        settings = ["", "samples=1", "temperature=0", "temperature=0.7", FIVE, FIVE.replace("5", "6")]
+        settings = ["answer=text&" + s.removeprefix("answer=text&") for s in settings]
+        assert len({made(server, s).fingerprint for s in settings}) == 4
+
+
+@pytest.mark.parametrize("settings", ["samples=3", "samples=3&answer=text", "samples=3&temperature=1"])
+def test_several_equal_answers_are_not_asked_for(made: Callable[..., OpenAI], settings: str) -> None:
+    with (
+        ScriptedServer([answer("1")]) as server,
+        pytest.raises(UsageError, match="with answer=text and a temp"),
+    ):
+        made(server, settings)
+
+
+def test_examples_are_sent(made: Callable[..., OpenAI]) -> None:
+    told = [[{"text": "herons roost here", "grade": 2}]]
+    with ScriptedServer([answer("1")]) as server:
+        labeler = made(server, "prompt=examples&shots=3")
+        assert labeler.examples == 3
+        labeler.signal(pairs(1).with_columns(pl.Series("examples", told, dtype=EXAMPLES)))
+        assert "herons roost here" in server.requests[0].prompt
+        assert "Grade: 2" in server.requests[0].prompt
+        assert made(server).examples == 0
+        with pytest.raises(UsageError, match="no place for 3 examples"):
+            made(server, "shots=3")
 
 
 # -- signals -------------------------------------------------------------------------------------------------
