@@ -11,24 +11,18 @@ grade on that one (P(yes) for `no yes`).
 from __future__ import annotations
 
 import inspect
-import json
 from collections.abc import Iterator, Sequence
 from copy import deepcopy
 from functools import cached_property
-from hashlib import sha256
 from typing import Any, NamedTuple
 from warnings import catch_warnings, simplefilter
 
 import numpy as np
-import polars as pl
 
 from harness.errors import LabelerError, MissingExtra, UsageError
-from harness.frames import SIGNALS
-from labelers.causal_base import MEMORY, quietly, spread, told
-from labelers.causal_files import ModelFiles, find_adapter, find_model
+from labelers.causal_base import MEMORY, NextToken, quietly, spread, told
+from labelers.causal_files import ModelFiles
 from labelers.causal_settings import read_settings
-from labelers.causal_tokens import Asked, ChatTokens
-from labelers.prompting import Cutter, read_prompt, shown_with
 
 __all__ = ["CausalLM", "where"]
 
@@ -47,7 +41,7 @@ _WORTH = 16
 """Tokens in common from which on they are read apart."""
 
 
-class CausalLM:
+class CausalLM(NextToken):
     """A labeler that reads the next token's probabilities.
 
     Pairs are sorted by length and padded on the left, `batch` at a time; the beginning that the prompts of a
@@ -66,84 +60,24 @@ class CausalLM:
         GPU, is not installed.
     """
 
-    needs_text = True
-
     def __init__(self, argument: str | None, grades: dict[int, str]) -> None:
-        self.grades = grades
         self._settings = settings = read_settings(argument)
-        self._prompt = read_prompt(
-            settings.prompt, grades, "token", settings.guidelines or None, settings.shots
-        )
-        self.examples = self._prompt.shots
-        self._model_files = find_model(settings.model, settings.revision)
-        self._adapter_files = find_adapter(settings.adapter) if settings.adapter else None
-        self._cutter = Cutter(1, settings.tokens, str(self._model_files.path))
         self._device, self._dtype = where(settings.device, settings.dtype)
-        self._used = dict.fromkeys(("requests", "tokens_in", "tokens_cached", "tokens_out", "cut"), 0)
-        self.name = self._model_files.name
-        known = {
-            "protocol": _PROTOCOL,
-            "model": self._model_files.digest(),
-            "adapter": self._adapter_files.digest() if self._adapter_files else "",
-            "prompt": self._prompt.digest,
-            "grades": sorted(grades),
-            "cut": self._cutter.digest,
-            "dtype": self._dtype,
-        }
-        self.fingerprint = sha256(json.dumps(known).encode()).hexdigest()
+        super().__init__(settings, grades, _PROTOCOL, {"dtype": self._dtype})
 
-    @property
-    def card(self) -> dict[str, list[str]]:
-        """What the model and its adapter say they are and were made from (`harness.circularity`)."""
-        files, adapter, settings = self._model_files, self._adapter_files, self._settings
-        origin = [settings.model if files.commit else files.name, files.config.get("_name_or_path")]
-        if adapter:
-            origin += [adapter.name, adapter.config.get("base_model_name_or_path")]
-        return {"base model": list(dict.fromkeys(str(name) for name in origin if name))}
+    def _spreads(self, prompts: list[list[int]]) -> list[list[float] | str]:
+        """The distributions, in batches of about the same length."""
+        found: list[list[float] | str] = [""] * len(prompts)
+        start = self._start(prompts)
+        for rows in self._batches(prompts):
+            batch = [prompts[row] for row in rows]
+            for row, one in zip(rows, self._spreads_of(batch, start), strict=True):
+                found[row] = one
+        return found
 
-    def signal(self, pairs: pl.DataFrame) -> pl.DataFrame:
-        """What the model says of each pair (SIGNALS).
-
-        Raises
-        ------
-        UsageError: a grade is not one token of this model. MissingExtra: transformers or peft is not
-            installed. LabelerError: the model cannot be loaded.
-        """
-        asked = self._tokens.ask(list(pairs.select("query", "text").iter_rows()), shown_with(pairs))
-        self._used["cut"] += sum(one.cut for one in asked)
-        spreads: list[list[float] | None] = [None] * len(asked)
-        reasons = [one.reason for one in asked]
-        start = self._start([one.ids for one in asked if one.reason is None])
-        for rows in self._batches(asked):
-            for row, one in zip(rows, self._spreads([asked[r].ids for r in rows], start), strict=True):
-                if isinstance(one, str):
-                    reasons[row] = one
-                else:
-                    spreads[row] = one
-        scale = self._prompt.answers.values()
-        on = self._prompt.on_scale
-        scores = [s and sum(p * g for p, g in zip(s, scale, strict=True)) for s in spreads]
-        return pairs.select("query_id", "doc_id").with_columns(
-            pl.Series("probs", spreads if on else [None] * len(asked), dtype=SIGNALS["probs"]),
-            pl.Series("score", [None] * len(asked) if on else scores, dtype=SIGNALS["score"]),
-            pl.lit(self.name).alias("labeler"),
-            pl.Series("reason", reasons, dtype=SIGNALS["reason"]),
-        )
-
-    def usage(self) -> dict[str, int]:
-        """What has been asked so far.
-
-        `requests`: batches; `tokens_in`: tokens of prompts, no padding, and `tokens_cached` those read once
-        for all; `tokens_out`: 0; `cut`: pairs whose document was shortened. Pairs and seconds are counted by
-        `harness.accounting`.
-        """
-        return dict(self._used)
-
-    def _batches(self, asked: Sequence[Asked]) -> Iterator[list[int]]:
-        """Rows of pairs of about the same length, the longest first: what does not fit is known at once."""
-        order = sorted(
-            (r for r, one in enumerate(asked) if one.reason is None), key=lambda r: -len(asked[r].ids)
-        )
+    def _batches(self, prompts: Sequence[list[int]]) -> Iterator[list[int]]:
+        """Prompts of about the same length, the longest first: what does not fit is known at once."""
+        order = sorted(range(len(prompts)), key=lambda row: -len(prompts[row]))
         for start in range(0, len(order), self._settings.batch):
             yield order[start : start + self._settings.batch]
 
@@ -174,7 +108,7 @@ class CausalLM:
         plain = bool(layers) and all(type(layer) is DynamicLayer for layer in layers)
         return _Start(length, kept) if plain else _NOTHING
 
-    def _spreads(self, batch: list[list[int]], start: _Start) -> list[list[float] | str]:
+    def _spreads_of(self, batch: list[list[int]], start: _Start) -> list[list[float] | str]:
         """Distributions over the answers, or reasons. A batch too large for the memory is halved."""
         import torch
 
@@ -184,7 +118,7 @@ class CausalLM:
             if len(batch) == 1:
                 return [MEMORY]
             half = len(batch) // 2
-            return [*self._spreads(batch[:half], start), *self._spreads(batch[half:], start)]
+            return [*self._spreads_of(batch[:half], start), *self._spreads_of(batch[half:], start)]
         return [spread(row) for row in logits]
 
     def _logits(self, batch: list[list[int]], start: _Start) -> np.ndarray[Any, np.dtype[np.float64]]:
@@ -211,26 +145,6 @@ class CausalLM:
         self._used["tokens_in"] += sum(map(len, batch))
         self._used["tokens_cached"] += start.length * len(batch)
         return last.double().cpu().numpy()  # type: ignore[no-any-return]
-
-    # -- loading ---------------------------------------------------------------------------------------------
-
-    @cached_property
-    def _config(self) -> Any:
-        try:
-            from transformers import AutoConfig
-        except ModuleNotFoundError as exc:
-            raise MissingExtra("transformers", "hf") from exc
-        path = self._model_files.path
-        try:
-            return AutoConfig.from_pretrained(path, local_files_only=True, trust_remote_code=False)
-        except Exception as exc:
-            raise LabelerError(f"transformers cannot read {path / 'config.json'}: {told(exc)}") from exc
-
-    @cached_property
-    def _tokens(self) -> ChatTokens:
-        longest = getattr(self._config.get_text_config(), "max_position_embeddings", None)
-        with quietly():
-            return ChatTokens(self._model_files.path, self.name, self._prompt, self._cutter, longest)
 
     @cached_property
     def _model(self) -> tuple[Any, set[str]]:

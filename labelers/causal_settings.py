@@ -18,12 +18,12 @@ from harness.errors import UnknownName, UsageError
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
-__all__ = ["Settings", "read_as", "read_settings"]
+__all__ = ["Prompted", "Settings", "read_as", "read_settings"]
 
 
 @dataclass(frozen=True)
-class Settings:
-    """How a model is run.
+class Prompted:
+    """Which model is asked, and what.
 
     Attributes
     ----------
@@ -32,9 +32,6 @@ class Settings:
     prompt: a built-in prompt, or a file. guidelines: a text file, for prompts that show it.
     shots: judged documents that are shown as examples, for prompts that show them; 0: four.
     tokens: how much of a document is shown, at most, in tokens of the model.
-    batch: pairs in one forward pass, at most.
-    device: `auto` (CUDA where there is one), or what torch calls a device: `cpu`, `cuda:1`.
-    dtype: `auto` (bfloat16 on CUDA, float32 elsewhere), or one of the two.
     """
 
     model: str
@@ -44,6 +41,19 @@ class Settings:
     guidelines: str = ""
     shots: int = 0
     tokens: int = 2000
+
+
+@dataclass(frozen=True)
+class Settings(Prompted):
+    """How a model is run.
+
+    Attributes
+    ----------
+    batch: pairs in one forward pass, at most.
+    device: `auto` (CUDA where there is one), or what torch calls a device: `cpu`, `cuda:1`.
+    dtype: `auto` (bfloat16 on CUDA, float32 elsewhere), or one of the two.
+    """
+
     batch: int = 16
     device: str = "auto"
     dtype: str = "auto"
