@@ -24,7 +24,7 @@ from harness.errors import LabelerError, MissingExtra
 from harness.frames import SIGNALS
 from labelers.causal_files import find_adapter, find_model
 from labelers.causal_settings import Prompted
-from labelers.causal_tokens import Asked, ChatTokens
+from labelers.causal_tokens import ChatTokens
 from labelers.prompting import Cutter, read_prompt, shown_with
 
 __all__ = ["MEMORY", "NO_NUMBER", "NextToken", "quietly", "spread", "told"]

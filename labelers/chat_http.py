@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import json
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlsplit
 
@@ -41,10 +41,12 @@ class Server:
     ----------
     settings: how it is asked. key: sent as a bearer token; "" sends none. usage: where requests and tokens
         are counted.
-    logprobs: ask for the probabilities of tokens.
+    logprobs: ask for the probabilities of tokens. more: what else every request says.
     """
 
-    def __init__(self, settings: Settings, key: str, usage: Usage, *, logprobs: bool) -> None:
+    def __init__(
+        self, settings: Settings, key: str, usage: Usage, *, logprobs: bool, more: Mapping[str, Any]
+    ) -> None:
         self._settings, self._key, self.usage = settings, key, usage
         self._gate, self._requests, self._tokens = Gate(), Window(settings.rpm), Window(settings.tpm)
         self._session: aiohttp.ClientSession | None = None
@@ -54,6 +56,7 @@ class Server:
         self._body: dict[str, Any] = {"max_tokens": settings.longest, "temperature": settings.temperature}
         if settings.samples > 1:
             self._body["n"] = settings.samples
+        self._body |= more
         if logprobs:
             self._body |= {"logprobs": True, "top_logprobs": TOP_LOGPROBS}
 

@@ -68,6 +68,10 @@ class OpenAI:
         self._usage = Usage()
         self.name = re.sub(r"[^\w.:+-]", "-", settings.model.rsplit("/", 1)[-1]) or "openai"
         self._scale = self._prompt.answers
+        # vLLM's own field: the tokens of other answers are struck out before a probability is computed.
+        self._constraint = (
+            {"structured_outputs": {"choice": list(self._scale)}} if settings.choices == "yes" else {}
+        )
         known = {
             "protocol": [_PROTOCOL, parsing.VERSION],
             "model": settings.model,
@@ -75,7 +79,7 @@ class OpenAI:
             "prompt": self._prompt.digest,
             "grades": sorted(grades),
             "cut": self._cutter.digest,
-            "answer": [settings.answer, settings.longest],
+            "answer": [settings.answer, settings.longest, *self._constraint],
         }
         if settings.samples > 1 or settings.temperature:  # the usual one is left out: its ids stay
             known["sampled"] = [settings.samples, settings.temperature]
@@ -97,7 +101,7 @@ class OpenAI:
             )
         if not key.isascii() or not key.isprintable():
             raise UsageError(f"what the environment variable {settings.key} holds cannot be a key")
-        return Server(settings, key, self._usage, logprobs=settings.answer == "token")
+        return Server(settings, key, self._usage, logprobs=settings.answer == "token", more=self._constraint)
 
     @cached_property
     def _loop(self) -> EventLoop:

@@ -39,7 +39,8 @@ class Settings:
     model: what the server calls it. url: the server, up to `/v1`. weights: a word for what the server serves;
         it then stands in the key of the ledger where the URL would, so that a server may move.
     prompt: a built-in prompt, or a file. answer: `token` asks for the grade alone, `text` for a text that
-        ends in it. guidelines: a text file, for prompts that show it.
+        ends in it. choices: `yes` has a vLLM server choose among the grades and nothing else.
+    guidelines: a text file, for prompts that show it.
     shots: judged documents that are shown as examples, for prompts that show them; 0: four.
     samples: how often a pair is asked; from 2 on with `answer=text` and a temperature, and the signal is then
         the share of each grade among the answers. temperature: how much chance there is in an answer.
@@ -60,6 +61,7 @@ class Settings:
     weights: str = ""
     prompt: str = "umbrela"
     answer: str = "token"
+    choices: str = "no"
     guidelines: str = ""
     shots: int = 0
     samples: int = 1
@@ -95,7 +97,7 @@ class Settings:
 
 
 _LEAST = {"shots": 1, "samples": 1, "characters": 1, "tokens": 1, "concurrency": 1, "tries": 1, "pairs": 1}
-_CHOICE = {"answer": ("token", "text"), "batch": ("no", "yes")}
+_CHOICE = {"answer": ("token", "text"), "choices": ("no", "yes"), "batch": ("no", "yes")}
 _KINDS: dict[str, type] = {
     f.name: {"int": int, "float": float}.get(str(f.type), str) for f in fields(Settings)
 }
@@ -123,6 +125,8 @@ def read_settings(argument: str | None) -> Settings:
     known = {name: _value(name, value) for name, value in given.items()}
     if not known.get("model"):
         raise UsageError(f"no model: {_FORM}")
+    if known.get("choices") == "yes" and known.get("answer") == "text":
+        raise UsageError("choices=yes leaves no room for a text: it goes with answer=token")
     known["url"] = _url(known.get("url") or os.environ.get("OPENAI_BASE_URL") or DEFAULT_URL)
     settings = Settings(**known)
     if settings.samples > 1 and not (settings.answer == "text" and settings.temperature > 0):

@@ -198,6 +198,16 @@ def test_what_is_sent(made: Callable[..., OpenAI]) -> None:
     assert "document 0 about herons" in request.prompt
 
 
+def test_choices_are_sent_where_they_are_asked_for(made: Callable[..., OpenAI]) -> None:
+    _, server, labeler = asked(made, [answer("2")], "choices=yes")
+    (request,) = server.requests
+    assert request.body["structured_outputs"] == {"choice": ["0", "1", "2", "3"]}
+    _, server, bare = asked(made, [answer("2")])
+    (request,) = server.requests
+    assert "structured_outputs" not in request.body
+    assert labeler.fingerprint != bare.fingerprint
+
+
 def test_probabilities_of_the_grades_tokens_are_the_distribution(made: Callable[..., OpenAI]) -> None:
     top = {
         "2": math.log(0.5),
@@ -512,7 +522,7 @@ def test_all_that_decides_a_signal_is_in_the_fingerprint(tmp_path: Path) -> None
     different = [
         f"a{url}", f"b{url}", "a@http://127.0.0.1:2/v1", f"a{url}?prompt=basic", f"a{url}?prompt=wording",
         f"a{url}?answer=text", f"a{url}?answer=text&max_tokens=9", f"a{url}?max_tokens=9",
-        f"a{url}?characters=99", f"a{url}?weights=x",
+        f"a{url}?characters=99", f"a{url}?weights=x", f"a{url}?choices=yes",
     ]  # fmt: skip
     assert len({made_with(argument) for argument in different}) == len(different)
     assert made_with(f"a{url}", {0: "no", 1: "yes"}) != made_with(f"a{url}")
@@ -558,6 +568,8 @@ def test_how_a_spec_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
         ("@http://localhost/v1", "no model"),
         ("m?prompts=basic", "Did you mean 'prompt'"),
         ("m?answer=tokens", "Did you mean 'token'"),
+        ("m?choices=maybe", "unknown value of setting choices"),
+        ("m?choices=yes&answer=text", "leaves no room for a text"),
         ("m?concurrency=0", "not a number from 1 on"),
         ("m?concurrency=4.5", "is no whole number"),
         ("m?timeout=0", "leaves no time"),
