@@ -86,6 +86,12 @@ BUILT_IN = {
         "openai",
         ("aiohttp", "deltalake"),
     ),
+    "vllm": _BuiltIn(
+        "labelers.vllm_offline:vllm",
+        "vllm:FOLDER_OR_HUB_ID, a model on this machine through vLLM, cross-encoders too",
+        "vllm",
+        ("deltalake", "huggingface_hub", "jinja2", "tokenizers", "torch", "transformers", "vllm"),
+    ),
     "minilm": _BuiltIn(
         "labelers.encoder:MiniLM",
         "the embedded default: a small frozen encoder, on a CPU",

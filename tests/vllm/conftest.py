@@ -1,0 +1,175 @@
+"""Tiny random models with real tokenizers, and a server that the tests start and stop.
+
+Heads are 64 wide: vLLM's attention on a CPU has none that are narrower.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from urllib.error import URLError
+from urllib.request import urlopen
+
+import pytest
+
+from labelers.prompting import BUILT_IN, read_prompt
+
+GRADES = {0: "none", 1: "related", 2: "useful", 3: "exact"}
+TEMPLATE = (
+    "{% for message in messages %}<|{{ message.role }}|>{{ message.content | trim }}<|end|>{% endfor %}"
+    "{% if add_generation_prompt %}<|bot|>{% endif %}"
+)
+STARTING = 180
+"""Seconds that a server may take until it answers."""
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _alone() -> Iterator[None]:
+    """No network, and few threads: a tiny model is not quicker with more."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", "OMP_NUM_THREADS"):
+            patch.setenv(name, "1")
+        yield
+
+
+def tokenizer(folder: Path) -> None:
+    """A byte-level tokenizer with merges of the prompts' own words."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+    from transformers import PreTrainedTokenizerFast
+
+    made = Tokenizer(models.BPE())
+    made.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    made.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=1500,
+        special_tokens=["<s>", "<eos>", "<|user|>", "<|bot|>", "<|end|>"],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    words = [read_prompt(name, GRADES, "token").body for name in BUILT_IN]
+    made.train_from_iterator([*words * 4, "yes no yes no " * 50], trainer)
+    whole = PreTrainedTokenizerFast(tokenizer_object=made, bos_token="<s>", eos_token="<eos>")
+    whole.chat_template = TEMPLATE
+    whole.save_pretrained(folder)
+
+
+def causal(folder: Path) -> Path:
+    """A causal model whose answers differ from pair to pair."""
+    import torch
+    from transformers import Qwen2Config, Qwen2ForCausalLM
+
+    tokenizer(folder)
+    torch.manual_seed(0)
+    config = Qwen2Config(
+        vocab_size=1536,
+        hidden_size=128,
+        intermediate_size=256,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        num_key_value_heads=1,
+        max_position_embeddings=4096,
+        initializer_range=0.2,
+        tie_word_embeddings=False,
+        bos_token_id=0,
+        eos_token_id=1,
+    )
+    Qwen2ForCausalLM(config).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return causal(tmp_path_factory.mktemp("models") / "tiny-chat")
+
+
+@pytest.fixture(scope="session")
+def adapter(model: Path) -> Path:
+    """A LoRA adapter for it, with an effect."""
+    import peft
+    import torch
+    from transformers import Qwen2ForCausalLM
+
+    folder = model.parent / "tiny-lora"
+    torch.manual_seed(1)
+    config = peft.LoraConfig(
+        r=8, target_modules=["q_proj", "v_proj", "o_proj", "up_proj"], init_lora_weights=False
+    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # peft's and transformers' own affair
+        peft.get_peft_model(Qwen2ForCausalLM.from_pretrained(model), config).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def server(model: Path, adapter: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The URL of a vLLM server that has the model as `tiny`, and the adapter on it as `tiny-lora`."""
+    with served(model, adapter, tmp_path_factory.mktemp("server") / "log.txt") as url:
+        yield url
+
+
+@contextmanager
+def served(model: Path, adapter: Path, log: Path) -> Iterator[str]:
+    """A server of one's own, ended with all its processes."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    settings = {
+        "host": "127.0.0.1",
+        "port": port,
+        "served-model-name": "tiny",
+        "dtype": "float32",
+        "max-model-len": 4096,
+        "max-num-seqs": 64,
+        "kv-cache-memory-bytes": 2**30,
+        "logprobs-mode": "processed_logprobs",
+        "generation-config": "vllm",
+        "max-lora-rank": 8,
+        "lora-modules": f"tiny-lora={adapter}",
+    }
+    options = [f"--{name}={value}" for name, value in settings.items()]
+    command = [str(Path(sys.executable).with_name("vllm")), "serve", str(model), *options]
+    environment = {**os.environ, "VLLM_NO_USAGE_STATS": "1", "VLLM_CPU_OMP_THREADS_BIND": "nobind"}
+    with log.open("wb") as stream:
+        started = subprocess.Popen(
+            [*command, "--enforce-eager", "--enable-lora"],
+            stdout=stream,
+            stderr=subprocess.STDOUT,
+            env=environment,
+            start_new_session=True,
+        )
+        try:
+            await_health(started, f"http://127.0.0.1:{port}/health", log)
+            yield f"http://127.0.0.1:{port}/v1"
+        finally:
+            end(started)
+
+
+def await_health(started: subprocess.Popen[bytes], url: str, log: Path) -> None:
+    until = time.monotonic() + STARTING
+    while time.monotonic() < until:
+        with suppress(URLError, OSError), urlopen(url, timeout=5) as response:
+            if response.status == 200:
+                return
+        if started.poll() is not None:
+            break
+        time.sleep(0.5)
+    pytest.fail(f"the server does not answer; its last words:\n{log.read_text(errors='replace')[-3000:]}")
+
+
+def end(started: subprocess.Popen[bytes]) -> None:
+    """First politely, then for all processes of the group."""
+    with suppress(ProcessLookupError):
+        os.killpg(started.pid, signal.SIGTERM)
+    with suppress(subprocess.TimeoutExpired):
+        started.wait(timeout=15)
+    with suppress(ProcessLookupError):
+        os.killpg(started.pid, signal.SIGKILL)
+    started.wait(timeout=15)
