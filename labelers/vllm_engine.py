@@ -200,7 +200,7 @@ def _surroundings() -> Iterator[None]:
     os.environ.update(_SET)
     os.environ.update({name: value for name, value in _UNLESS_SET.items() if name not in before})
     states = random.getstate(), np.random.get_state()  # noqa: NPY002 - vLLM sets numpy's global seed
-    torch = sys.modules.get("torch")
+    torch: Any = sys.modules.get("torch")
     threads = torch.set_num_threads if torch else None
     sys.stdout.flush()
     out = os.dup(1)

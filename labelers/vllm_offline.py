@@ -110,7 +110,7 @@ class VLLMCausal(NextToken):
         given: dict[str, Any] = {
             "max_model_len": self._room(),
             "max_logprobs": max(20, len(self._tokens.answers)),
-            # Those of what it chooses from: else they are of the whole vocabulary, and a grade may be missing.
+            # Those of what it chooses from: else they are of all tokens, and a grade may be missing.
             "logprobs_mode": "processed_logprobs",
         }
         if self._adapter_files:

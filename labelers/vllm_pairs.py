@@ -47,7 +47,7 @@ class VLLMPairs:
     def __init__(self, settings: Settings, grades: dict[int, str]) -> None:
         if given := [n for n in _PROMPTED if getattr(settings, n) != getattr(Settings(""), n)]:
             raise UsageError(
-                f"setting {given[0]!r} is for models that are prompted, and {settings.model} is a cross-encoder"
+                f"setting {given[0]!r} is for models that are prompted; {settings.model} is a cross-encoder"
             )
         self.grades = grades
         self._settings = settings
