@@ -190,7 +190,8 @@ def _spread(told: Told, reading: parsing.Reading, scale: dict[str, int]) -> list
 def _at(told: Told, reading: parsing.Reading) -> Token | None:
     """The token that stands where the grade was read, if it is the whole grade."""
     text = told.text or ""
-    if reading.start < 0 or "".join(token.text for token in told.tokens) != text:
+    # Some servers (vLLM) also tell of the mark that ended the answer, which is no part of the text.
+    if reading.start < 0 or not "".join(token.text for token in told.tokens).startswith(text):
         return None
     end = 0
     for token in told.tokens:

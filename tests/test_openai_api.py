@@ -229,11 +229,19 @@ def test_the_distribution_is_that_of_the_token_the_grade_was_read_from(made: Cal
     assert frame["probs"].to_list()[0] == pytest.approx([0, 0, 1 - p3, p3])
 
 
+def test_the_mark_that_ends_an_answer_is_no_part_of_it(made: Callable[..., OpenAI]) -> None:
+    """vLLM tells of it among the tokens."""
+    frame, _, labeler = asked(made, [answer("2", {"2": -0.1, "3": -3.0}, tokens=["2", "<|im_end|>"])])
+    p3 = math.exp(-3.0) / (math.exp(-3.0) + math.exp(-0.1))
+    assert frame["probs"].to_list()[0] == pytest.approx([0, 0, 1 - p3, p3])
+    assert labeler.usage()["spread"] == 1
+
+
 @pytest.mark.parametrize(
     "step",
     [
         answer("2"),
-        answer("2", {}, tokens=["2", "!"]),  # tokens that are not the text
+        answer("2", {"2": -0.1}, tokens=["!", "2"]),  # tokens that are not the text
         answer("Score: 2", {"2": -0.1}, tokens=["Score", ": 2"]),  # no token of its own
         raw(json.dumps({"choices": [{"message": {"content": "2"}, "logprobs": {"content": 7}}]}).encode()),
     ],

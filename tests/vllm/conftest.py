@@ -27,7 +27,7 @@ TEMPLATE = (
     "{% for message in messages %}<|{{ message.role }}|>{{ message.content | trim }}<|end|>{% endfor %}"
     "{% if add_generation_prompt %}<|bot|>{% endif %}"
 )
-STARTING = 300
+STARTING = 400
 """Seconds that a server may take until it answers."""
 
 
