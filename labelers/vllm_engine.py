@@ -240,6 +240,6 @@ def _hinted(exc: Exception) -> str:
         hint = f" Next: pip uninstall {' '.join(_BREAKING)}"
     elif "KV cache" in said:
         hint = " Next: a smaller context=, or more cache="
-    elif "head" in said and "size" in said:
+    elif "head_dim" in said or "head size" in said.lower() or "head_size" in said:
         hint = " Next: this model as hf:, whose attention has no such limits"
     return told(exc) + hint

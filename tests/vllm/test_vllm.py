@@ -201,6 +201,7 @@ def test_an_engine_ends_with_its_labeler_and_leaves_things_as_they_were(
 
 
 def test_what_vllm_cannot_run_says_why(model: Path, adapter: Path, tmp_path: Path) -> None:
+    from safetensors.torch import load_file, save_file
     from transformers import Qwen2Config, Qwen2ForCausalLM
 
     narrow = tmp_path / "narrow"
@@ -214,12 +215,13 @@ def test_what_vllm_cannot_run_says_why(model: Path, adapter: Path, tmp_path: Pat
         num_key_value_heads=1,
     )
     Qwen2ForCausalLM(config).save_pretrained(narrow)
-    with pytest.raises(LabelerError, match=r"vLLM cannot run .*narrow"):
+    with pytest.raises(LabelerError, match=r"vLLM failed on .*narrow.*Next: this model as hf:"):
         load(f"vllm:{narrow}?dtype=float32&cache=1", GRADES).signal(pairs())
     other = tmp_path / "other-lora"
     shutil.copytree(adapter, other)
-    given = json.loads((other / "adapter_config.json").read_text())
-    (other / "adapter_config.json").write_text(json.dumps({**given, "target_modules": ["nothing"]}))
+    weights = load_file(other / "adapter_model.safetensors")
+    renamed = {name.replace("q_proj", "nothing"): tensor for name, tensor in weights.items()}
+    save_file(renamed, other / "adapter_model.safetensors")
     with pytest.raises(LabelerError, match=r"with the adapter .*other-lora"):
         load(f"vllm:{model}?dtype=float32&cache=1&adapter={other}", GRADES).signal(pairs())
 
