@@ -15,11 +15,16 @@ import time
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
 from harness.labeling import Labeler, label_id
+from harness.protocol import Ask, composed
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 __all__ = ["Account", "Counted", "account_path", "keep"]
 
@@ -29,45 +34,94 @@ the labeler), `pairs_per_second` (null where nothing was asked), and what `usage
 
 
 class Counted:
-    """A labeler that keeps account of what it is asked."""
+    """A labeler that keeps account of what it is asked, and so do the parts of a composite."""
 
     def __init__(self, labeler: Labeler) -> None:
-        self._labeler, self.asked, self.answered, self.seconds = labeler, 0, 0, 0.0
+        self._labeler, self._asked, self._answered, self._seconds = labeler, 0, 0, 0.0
         self._before = _usage(labeler)
+        self._heard: list[pl.Series] = []
+        self._parts = {s: Counted(p) for s, p in labeler.parts.items()} if composed(labeler) else {}
+        if self._parts:
+            self.compose = self._compose
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._labeler, name)
 
+    @property
+    def asked(self) -> int:
+        """Pairs that it, or its parts, were given."""
+        return self._asked + sum(part.asked for part in self._parts.values())
+
     def signal(self, pairs: pl.DataFrame) -> pl.DataFrame:
         """What the labeler gives for the pairs."""
-        self.asked += pairs.height
+        self._asked += pairs.height
         began = time.perf_counter()
         try:
             told = self._labeler.signal(pairs)
         finally:
-            self.seconds += time.perf_counter() - began
+            self._seconds += time.perf_counter() - began
         if isinstance(told, pl.DataFrame) and "reason" in told.columns:  # a broken protocol is found later
-            self.answered += told["reason"].null_count()
+            self._answered += told["reason"].null_count()
         return told
 
-    def account(self, signals: pl.DataFrame) -> Account:
-        """What it took to get these signals, which are all that were asked for."""
+    def accounts(self, signals: pl.DataFrame) -> list[Account]:
+        """What it took to get these signals, which are all that were asked for: the labeler's account, and
+        those of a composite's parts, which say whose part they are (`part_of`)."""
+        parts = [
+            account
+            for part in self._parts.values()
+            for account in part.accounts(pl.DataFrame({"reason": pl.concat([_NO_REASONS, *part._heard])}))
+        ]
+        direct = [account for account in parts if "part_of" not in account]
+        account = self._account(signals, direct)
+        return [account, *({"part_of": account["labeler"], **part} for part in parts)]
+
+    def _account(self, signals: pl.DataFrame, parts: list[Account]) -> Account:
         failures = signals.drop_nulls("reason")["reason"].value_counts(sort=True)
+        seconds = self._seconds + sum(part["seconds"] for part in parts)
+        hits = max(signals["reason"].null_count() - self._answered, 0)
         account: Account = {
             "labeler": label_id(self._labeler),
             "pairs": signals.height,
             "asked": self.asked,
-            "cache_hits": max(signals["reason"].null_count() - self.answered, 0),
+            "cache_hits": sum(part["cache_hits"] for part in parts) if self._parts else hits,
             "failures": dict(failures.iter_rows()),
-            "seconds": round(self.seconds, 3),
-            "pairs_per_second": round(self.asked / self.seconds, 2) if self.seconds > 0 else None,
+            "seconds": round(seconds, 3),
+            "pairs_per_second": round(self.asked / seconds, 2) if seconds > 0 else None,
         }
+        if not self._labeler.needs_text:
+            account["ids_only"] = True
         for name, value in _usage(self._labeler).items():
             # A labeler may have been asked before, for something else.
             before = self._before.get(name, 0)
             counts = isinstance(value, int | float) and isinstance(before, int | float)
             account[name] = value - before if counts else value
         return account
+
+    def _compose(self, pairs: pl.DataFrame, ask: Ask) -> pl.DataFrame:
+        """The composite, whose parts are asked as what is counted."""
+        told: pl.DataFrame = self._labeler.compose(pairs, _Counting(ask, self._parts))  # type: ignore[attr-defined]
+        return told
+
+
+_NO_REASONS = pl.Series("reason", [], dtype=pl.String())
+
+
+class _Counting:
+    """Asks the counted parts in place of the parts themselves (`harness.protocol.Ask`)."""
+
+    def __init__(self, ask: Ask, parts: Mapping[str, Counted]) -> None:
+        self._ask = ask
+        self._parts = {part.fingerprint: part for part in parts.values()}
+
+    def __call__(self, labeler: Labeler, pairs: pl.DataFrame) -> pl.DataFrame:
+        part = self._parts[labeler.fingerprint]
+        told = self._ask(part, pairs)
+        part._heard.append(told["reason"])
+        return told
+
+    def known(self, labeler: Labeler, pairs: pl.DataFrame) -> NDArray[np.bool_]:
+        return self._ask.known(self._parts[labeler.fingerprint], pairs)
 
 
 def account_path(out: str | Path) -> Path:
@@ -76,11 +130,11 @@ def account_path(out: str | Path) -> Path:
 
 
 def keep(accounts: Sequence[Account], out: str | Path) -> None:
-    """Add a line with the time for each labeler that offers `usage()` and was asked.
+    """Add a line with the time for each labeler that was asked, by their texts, about any pair.
 
     Not into the qrels: the same filling is the same bytes, however long it took.
     """
-    told = [a for a in accounts if "requests" in a and a["asked"]]
+    told = [a for a in accounts if a["asked"] and "ids_only" not in a]
     if told:
         now = datetime.now(UTC).isoformat(timespec="seconds")
         with account_path(out).open("a", encoding="utf-8") as stream:

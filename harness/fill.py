@@ -122,7 +122,7 @@ def fill(
             batches = example_batches(each, collection.pair_batches(asked), collection, judged)
         told = _part(progress, number, len(counted), asked.height)
         signals.append(pl.concat(signal_batches(each, batches, ledger=book, progress=told)))
-    accounts = [c.account(s) for c, s in zip(counted, signals, strict=True)]
+    accounts = [a for c, s in zip(counted, signals, strict=True) for a in c.accounts(s)]
     heard = any(s["reason"].null_count() for s in signals)
     if mode == "holes" and judged.height and not heard and any(c.asked and c.needs_text for c in counted):
         return _unheard(judged, wanted, signals, accounts, (pooled.height, unjudged.height))
@@ -175,8 +175,8 @@ def _summary(
         "holes": found[1],
         "labeled": labels.height - missing.height,
         "unlabeled": dict(reasons.iter_rows()),
-        "model_calls": sum(a["asked"] for a in accounts),
-        "cache_hits": sum(a["cache_hits"] for a in accounts),
+        "model_calls": sum(a["asked"] for a in accounts if "part_of" not in a),
+        "cache_hits": sum(a["cache_hits"] for a in accounts if "part_of" not in a),
         "near_duplicates": report.get("near_duplicates", 0),
         "calibration": report,
     }
@@ -197,7 +197,7 @@ def _unheard(
     labels = (
         wanted.join(reasons, on=_KEYS, how="left", maintain_order="left")
         .with_columns(pl.lit(None, t).alias(c) for c, t in empty.items())
-        .with_columns(labeler=pl.lit("+".join(a["labeler"] for a in accounts)))
+        .with_columns(labeler=pl.lit("+".join(a["labeler"] for a in accounts if "part_of" not in a)))
         .select(*LABELS, "nearest", "similarity", *SHIFTS)
     )
     return Filled(merge(judged, labels), labels, _summary(found, labels, accounts, {}), None, accounts)

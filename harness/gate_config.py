@@ -23,20 +23,16 @@ relative to the file's folder.
 from __future__ import annotations
 
 import os
-import re
-import reprlib
-import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Annotated, Any, get_args
-
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from typing import Annotated
 
 from harness.errors import InputError, UsageError
 from harness.measure import parse
 from harness.scoring import Spec
+from harness.strict_toml import BeforeValidator, Field, Misfit, Table, Text, line, read
 
 __all__ = ["ANY", "Agreement", "Checks", "Diagnosis", "Settings", "Simulation", "Throughput", "read_settings"]
 
@@ -64,52 +60,47 @@ def _listed(value: object) -> object:
     return [value] if isinstance(value, str) else value
 
 
-_Text = Annotated[str, Field(min_length=1)]
-_Texts = Annotated[list[_Text], Field(min_length=1), BeforeValidator(_listed)]
+_Texts = Annotated[list[Text], Field(min_length=1), BeforeValidator(_listed)]
 _Share = Annotated[float, Field(ge=0, le=1)]
 _Margin = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 _Margins = Annotated[dict[str, _Margin], Field(min_length=1), BeforeValidator(_by_measure)]
 
 
-class _Table(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
-
-
-class Agreement(_Table):
+class Agreement(Table):
     """`[checks.agreement]`: the least Cohen's kappa of one file's labels with another's judgments."""
 
-    human: _Text
-    labels: _Text
+    human: Text
+    labels: Text
     kappa: Annotated[float, Field(ge=-1, le=1)]
 
 
-class Simulation(_Table):
+class Simulation(Table):
     """`[checks.simulation]`: what `stopgap simulate --json` said, a fill, and the least verdict agreement."""
 
-    results: _Text
+    results: Text
     verdict_agreement: _Share
-    fill: _Text = "conditioned"
+    fill: Text = "conditioned"
 
 
-class Diagnosis(_Table):
+class Diagnosis(Table):
     """`[checks.diagnosis]`: what `stopgap diagnose --json` said; no fault of scale may be in it.
 
     fooled: the greatest share of non-relevant documents that a change of the text may make relevant.
     """
 
-    results: _Text
+    results: Text
     fooled: _Share | None = None
 
 
-class Throughput(_Table):
+class Throughput(Table):
     """`[checks.throughput]`: results of pytest-benchmark, the stored evidence, and the slowdown allowed."""
 
-    results: _Text
-    evidence: _Text = "throughput.json"
+    results: Text
+    evidence: Text = "throughput.json"
     slowdown: Annotated[float, Field(ge=1, allow_inf_nan=False)] = 1.25
 
 
-class Checks(_Table):
+class Checks(Table):
     """`[checks]`: what is asked for; what is not named is not checked, except for missing topics."""
 
     margin: _Margins | None = None
@@ -117,22 +108,22 @@ class Checks(_Table):
     judged: _Share | None = None
     labeled_share: _Share | None = None
     missing_topics: Annotated[int, Field(ge=0)] = 0
-    allow_circular: list[_Text] = Field(default_factory=list)
+    allow_circular: list[Text] = Field(default_factory=list)
     agreement: Agreement | None = None
     simulation: Simulation | None = None
     diagnosis: Diagnosis | None = None
     throughput: Throughput | None = None
 
 
-class _Config(_Table):
+class _Config(Table):
     runs: _Texts | None = None
-    baseline: _Text | None = None
-    qrels: _Text | None = None
-    measures: _Texts = ["nDCG@10"]
-    slices: _Text | None = None
-    collection: _Text | None = None
-    labeler: _Text | None = None
-    lock: _Text = "stopgap.lock.json"
+    baseline: Text | None = None
+    qrels: Text | None = None
+    measures: _Texts = Field(default_factory=lambda: ["nDCG@10"])
+    slices: Text | None = None
+    collection: Text | None = None
+    labeler: Text | None = None
+    lock: Text = "stopgap.lock.json"
     checks: Checks
 
 
@@ -167,7 +158,7 @@ class Settings:
 
     def problem(self, key: str, what: str, hint: str = "") -> InputError:
         """An error about a key of this file."""
-        return InputError(self.path, _line(self.path.read_text(encoding="utf-8-sig"), key), what, hint)
+        return InputError(self.path, line(self.path.read_text(encoding="utf-8-sig"), key), what, hint)
 
 
 def read_settings(path: str | Path) -> Settings:
@@ -178,32 +169,7 @@ def read_settings(path: str | Path) -> Settings:
     InputError: there is no such file; it is not TOML; or a key is unknown (with the near ones), missing, of
         another type or out of its range, or does not fit the others.
     """
-    path = Path(path)
-    text = _text(path)
-    try:
-        raw = tomllib.loads(text)
-    except (ValueError, RecursionError) as error:
-        place = re.search(r"at line (\d+)", str(error))
-        what = str(error) or type(error).__name__
-        raise InputError(path, int(place[1]) if place else None, f"not TOML: {what}") from None
-    try:
-        config = _Config.model_validate(raw)
-    except ValidationError as error:
-        found = sorted(error.errors(include_url=False), key=lambda one: one["type"] != "extra_forbidden")
-        said = [_said(dict(one)) for one in found]  # an unknown key first: what is missing may be its doing
-        line = _line(text, said[0][0])
-        raise InputError(path, line, "; ".join(what for _, what in said), _unknown_hint(said)) from None
-    try:
-        return _settings(path, config)
-    except _Misfit as misfit:
-        raise InputError(path, _line(text, misfit.key), misfit.what, misfit.hint) from None
-
-
-class _Misfit(Exception):
-    """Keys that do not go together."""
-
-    def __init__(self, key: str, what: str, hint: str = "") -> None:
-        self.key, self.what, self.hint = key, what, hint
+    return read(path, _Config, _settings, _EXAMPLE)
 
 
 def _settings(path: Path, config: _Config) -> Settings:
@@ -217,16 +183,16 @@ def _settings(path: Path, config: _Config) -> Settings:
     ]
     if absent and (len(absent) < len(given) or about_runs):
         needs = f"checks.{about_runs[0]}" if about_runs else "the rest"
-        raise _Misfit("checks", f"{needs} needs {', '.join(absent)} too, which the file does not give")
+        raise Misfit("checks", f"{needs} needs {', '.join(absent)} too, which the file does not give")
     if not absent and checks.margin is None:
         what = "checks.margin is missing: how much a measure may fall before the gate fails"
-        raise _Misfit("checks", what, "Next: margin = 0.01, or margin = 0 where nothing may be lost")
+        raise Misfit("checks", what, "Next: margin = 0.01, or margin = 0 where nothing may be lost")
     alone = (checks.agreement, checks.simulation, checks.diagnosis, checks.throughput)
     if absent and all(one is None for one in alone):
-        raise _Misfit("checks", "nothing is checked", "Next: runs, baseline, qrels and checks.margin")
+        raise Misfit("checks", "nothing is checked", "Next: runs, baseline, qrels and checks.margin")
     if bool(checks.slice_margin) != (config.slices is not None):
         what = "slices and checks.slice_margin go together: the file of slices, and how much each may fall"
-        raise _Misfit("slices" if config.slices else "slice_margin", what)
+        raise Misfit("slices" if config.slices else "slice_margin", what)
     measures = _canonical("measures", config.measures)
     return Settings(
         path=path,
@@ -256,11 +222,11 @@ def _margins(
         near = get_close_matches(strange[0], measures, n=1)
         hint = f"Did you mean {near[0]!r}? " if near else ""
         what = f"checks.{key} has {strange[0]!r}, which is none of the measures ({', '.join(measures)})"
-        raise _Misfit(strange[0], what, f"{hint}Next: add it to measures, or take it out here")
+        raise Misfit(strange[0], what, f"{hint}Next: add it to measures, or take it out here")
     found = {m: named.get(m, table.get(ANY)) for m in measures}
     if whole and (without := [m for m, margin in found.items() if margin is None]):
         what = f"checks.{key} gives no margin for {', '.join(without)}"
-        raise _Misfit(key, what, f'Next: add "{without[0]}" = 0.01, or "{ANY}" = 0.01 for all others')
+        raise Misfit(key, what, f'Next: add "{without[0]}" = 0.01, or "{ANY}" = 0.01 for all others')
     return {m: margin for m, margin in found.items() if margin is not None}
 
 
@@ -269,7 +235,7 @@ def _canonical(key: str, measures: Sequence[str]) -> tuple[str, ...]:
     try:
         return tuple(m.text if isinstance(m, Spec) else str(m) for m in parse(measures))
     except UsageError as error:
-        raise _Misfit(key.rpartition(".")[2], f"{key}: {error}") from None
+        raise Misfit(key.rpartition(".")[2], f"{key}: {error}") from None
 
 
 # -- files and messages --------------------------------------------------------------------------------------
@@ -284,58 +250,3 @@ def _collection(path: Path, given: str | None) -> str | None:
     if given is None or given == "demo" or given.startswith("irds:"):
         return given
     return str(_at(path, given))
-
-
-def _text(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8-sig")
-    except FileNotFoundError:
-        raise InputError(path, None, "no such file", _EXAMPLE) from None
-    except IsADirectoryError:
-        raise InputError(path, None, "a folder, not a file", f"Next: {path}/stopgap.toml") from None
-    except UnicodeDecodeError as error:
-        raise InputError(path, None, f"not UTF-8 text, at byte {error.start}") from None
-    except (OSError, ValueError) as error:
-        raise InputError(path, None, f"cannot be read: {error}") from None
-
-
-def _line(text: str, key: str) -> int | None:
-    """The line of a dotted key, if it or its end is assigned or opens a table exactly once."""
-    for end in [key, *(key[m.end() :] for m in re.finditer(r"\.", key))]:
-        name = rf"""["']?{re.escape(end)}["']?"""
-        pattern = re.compile(rf"^\s*(?:\[\s*(?:[\w.-]+\.)?{name}\s*\]|(?:[\w-]+\.)*{name}\s*=)")
-        found = [number for number, line in enumerate(text.splitlines(), 1) if pattern.match(line)]
-        if len(found) == 1:
-            return found[0]
-    return None
-
-
-def _said(error: dict[str, Any]) -> tuple[str, str]:
-    """(dotted key, what is wrong there) of one of pydantic's errors."""
-    parts = [str(part) for part in error["loc"] if part != ANY]
-    key = ".".join(parts)
-    if error["type"] == "extra_forbidden":
-        known = sorted(_fields(parts[:-1]))
-        near = get_close_matches(parts[-1], known, n=1, cutoff=0.5)
-        meant = f" (did you mean {near[0]!r}?)" if near else ""
-        return key, f"unknown key {key!r}{meant}; keys there: {', '.join(known)}"
-    if error["type"] == "missing":
-        return key, f"{key} is missing"
-    what = str(error["msg"]).removeprefix("Value error, ")
-    what = what.removeprefix("Input should be ").replace("valid dictionary", "table")
-    return key, f"{key} is {reprlib.repr(error['input'])}, but should be {what}"
-
-
-def _unknown_hint(said: Sequence[tuple[str, str]]) -> str:
-    unknown = any(what.startswith("unknown key") for _, what in said)
-    return "Next: correct the key; one that is not known is never passed over" if unknown else ""
-
-
-def _fields(parts: Sequence[str]) -> list[str]:
-    """The keys that the table at `parts` may have."""
-    model: type[BaseModel] = _Config
-    for part in parts:
-        annotation = model.model_fields[part].annotation
-        tables = [t for t in (annotation, *get_args(annotation)) if isinstance(t, type)]
-        model = next(t for t in tables if issubclass(t, BaseModel))
-    return list(model.model_fields)

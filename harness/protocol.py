@@ -6,7 +6,7 @@ it gave is mended, clipped or guessed at.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol, TypeGuard
 
 import numpy as np
@@ -19,9 +19,24 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 __all__ = [
-    "Encoder", "Labeler", "at_once", "checked", "checked_answers", "checked_vectors", "label_id", "shots",
+    "Ask",
+    "Composite",
+    "Encoder",
+    "Labeler",
+    "Progress",
+    "at_once",
+    "checked",
+    "checked_answers",
+    "checked_vectors",
+    "composed",
+    "label_id",
+    "shots",
+    "specs",
     "values",
-]  # fmt: skip
+]
+
+Progress = Callable[[int, int | None], None]
+"""Called with the number of pairs (or texts) done so far and of all of them, None where that is not known."""
 
 
 class Labeler(Protocol):
@@ -74,6 +89,46 @@ class Encoder(Labeler, Protocol):
         """Vectors of unit length, one row a text: (n, dimension)."""
 
 
+class Ask(Protocol):
+    """How a composite asks its parts: through the ledger, where there is one."""
+
+    def __call__(self, labeler: Labeler, pairs: pl.DataFrame) -> pl.DataFrame:
+        """SIGNALS (an encoder's with features and vector) for PAIRS: same rows, same order."""
+
+    def known(self, labeler: Labeler, pairs: pl.DataFrame) -> NDArray[np.bool_]:
+        """For each of the pairs, whether the answer is there already, so that asking for it costs nothing."""
+
+
+class Composite(Labeler, Protocol):
+    """A labeler that is made of others.
+
+    Its parts' signals are kept in the ledger under the parts' own fingerprints, its own are not: they cost
+    nothing, and may depend on which pairs are asked about (a budget goes to some).
+    """
+
+    parts: Mapping[str, Labeler]
+    """How a part is named on the command line -> the part."""
+    whole: bool
+    """Whether it has to see all pairs at once; otherwise it is given some thousand at a time."""
+
+    def compose(self, pairs: pl.DataFrame, ask: Ask) -> pl.DataFrame:
+        """SIGNALS for PAIRS, as `signal` would give them; also for pairs without a query or a text, which the
+        parts answer with a reason. `ask` takes the values of `parts`."""
+
+
+def composed(labeler: Any) -> TypeGuard[Composite]:
+    """Whether a labeler is made of others."""
+    return hasattr(labeler, "compose")
+
+
+def specs(spec: str, labeler: Labeler) -> dict[str, str]:
+    """Fingerprint -> how the labeler is named on the command line: of this one, or of all parts of a
+    composite."""
+    if not composed(labeler):
+        return {labeler.fingerprint: spec}
+    return {f: s for name, part in labeler.parts.items() for f, s in specs(name, part).items()}
+
+
 def label_id(labeler: Labeler) -> str:
     """What stands in the labeler and assessor columns: `name@` and eight characters of the fingerprint."""
     return f"{labeler.name}@{labeler.fingerprint[:8]}"
@@ -112,8 +167,9 @@ def checked(spec: str, labeler: Any, grades: dict[int, str]) -> Labeler:
     def broken(what: str) -> LabelerError:
         return LabelerError(f"labeler {spec!r} ({type(labeler).__name__}) breaks the protocol: {what}")
 
-    methods = ["signal", "embed"] if _encodes(labeler) else ["signal"]
+    methods = ["signal", *(m for m in ("embed", "compose") if hasattr(labeler, m))]
     needed = ["name", "grades", "fingerprint", "needs_text", *methods]
+    needed += ["parts", "whole"] if composed(labeler) else []
     needed += ["dimension", "feature_names"] if _encodes(labeler) else []
     if missing := [part for part in needed if not hasattr(labeler, part)]:
         raise broken(f"it lacks {', '.join(missing)}")

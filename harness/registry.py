@@ -92,6 +92,16 @@ BUILT_IN = {
         "vllm",
         ("deltalake", "huggingface_hub", "jinja2", "tokenizers", "torch", "transformers", "vllm"),
     ),
+    "cascade": _BuiltIn(
+        "labelers.cascade:Cascade",
+        "cascade:FILE.toml, a cheap labeler first and a dearer one where that is unsure",
+        card=MappingProxyType({"base model": "none"}),
+    ),
+    "ensemble": _BuiltIn(
+        "labelers.ensemble:Ensemble",
+        "ensemble:FILE.toml, a blend of several labelers",
+        card=MappingProxyType({"base model": "none"}),
+    ),
     "minilm": _BuiltIn(
         "labelers.encoder:MiniLM",
         "the embedded default: a small frozen encoder, on a CPU",

@@ -47,7 +47,8 @@ def pairs(*texts: str) -> pl.DataFrame:
 
 def account_of(labeler: Labeler, *texts: str) -> dict[str, Any]:
     counted = Counted(labeler)
-    return counted.account(signals(counted, pairs(*texts)))
+    (account,) = counted.accounts(signals(counted, pairs(*texts)))
+    return account
 
 
 def test_pairs_calls_failures_and_what_the_labeler_tells() -> None:
@@ -80,10 +81,11 @@ def test_lines_are_added_for_labelers_that_were_asked(tmp_path: Path) -> None:
     out = tmp_path / "filled.qrels"
     first, other = account_of(Costly(), "a"), account_of(Costly(), "a", "b")
     keep([first, {**other, "asked": 0}], out)
+    keep([{**other, "ids_only": True}], out)
     keep([{name: value for name, value in other.items() if name != "requests"}], out)
-    keep([other], out)
     lines = [json.loads(line) for line in account_path(out).read_text().splitlines()]
-    assert [line["requests"] for line in lines] == [1, 2]
+    assert [line.get("requests") for line in lines] == [1, None]
+    assert [line["asked"] for line in lines] == [1, 2]
     assert all(line["time"].endswith("+00:00") for line in lines)
 
 

@@ -187,7 +187,7 @@ def test_batch_size_cuts_duplicates_and_order_change_no_row(
 def test_a_stream_is_cut_into_windows_that_do_not_depend_on_how_it_comes(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(labeling, "_WINDOW", 4)
+    monkeypatch.setattr(labeling, "WINDOW", 4)
     pairs = make_pairs([("a", f"t{i}") for i in range(11)])
     for cut in (1, 3, 4, 11):
         out = list(signal_batches(Fake(), pairs.iter_slices(cut)))
@@ -196,7 +196,7 @@ def test_a_stream_is_cut_into_windows_that_do_not_depend_on_how_it_comes(
 
 
 def test_a_stream_is_answered_as_it_comes(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(labeling, "_WINDOW", 2)
+    monkeypatch.setattr(labeling, "WINDOW", 2)
 
     def endless() -> Any:
         for i in range(10**9):
@@ -631,7 +631,9 @@ MINE = """
 
 def test_built_in_names() -> None:
     assert label_id(load("constant:1", GRADES)).startswith("constant@")
-    assert set(registry.BUILT_IN) == {"constant", "hf", "lookup", "minilm", "openai"}
+    assert set(registry.BUILT_IN) == {
+        *("cascade", "constant", "ensemble", "hf", "lookup", "minilm", "openai")
+    }
     assert registry.BUILT_IN["minilm"].target == "labelers.encoder:MiniLM"
 
 
