@@ -5,6 +5,7 @@ A verb imports what it needs when it is called, so that `stopgap --help` stays q
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from typing import Any
 
 import typer
@@ -12,6 +13,7 @@ import typer
 from harness import _options as words
 from harness import _terminal as terminal
 from harness._inputs import expand, read_judged, writable
+from harness.errors import UsageError
 
 __all__ = ["collections", "demo", "fill", "holes", "labelers", "lint", "measure", "retrieve"]
 
@@ -116,6 +118,10 @@ def fill(
     mode: words.Mode = "holes",
     neighbours: words.Neighbours = "on",
     ledger: words.LedgerFolder = ".stopgap/ledger",
+    engine: words.Engine = "local",
+    workers: words.Workers = None,
+    address: words.Address = None,
+    worker_gpus: words.WorkerGpus = 0.0,
     as_json: words.AsJson = False,
 ) -> None:
     """Label the holes and write the filled qrels, which say who judged what."""
@@ -129,8 +135,10 @@ def fill(
     human, opened, ranked = read_judged(qrels), open_collection(collection), read_runs(runs)
     how: dict[str, Any] = {"depth": depth, "mode": mode, "neighbours": neighbours == "on", "ledger": ledger}
     try:
-        with terminal.progress("labels") as progress:
-            filled = fill_qrels(ranked, human, opened, labeler, **how, progress=progress)
+        with _engine(engine, workers, address, worker_gpus) as running, terminal.progress("labels") as progress:
+            filled = fill_qrels(
+                ranked, human, opened, labeler, **how, progress=progress, engine=running
+            )
     except KeyboardInterrupt:
         terminal.say(
             "Stopped",
@@ -146,6 +154,17 @@ def fill(
         terminal.write(fill_story(filled.summary, filled.accounts, str(out)))
     if filled.summary["unlabeled"]:
         raise typer.Exit(terminal.UNLABELED)
+
+
+def _engine(name: str, workers: int | None, address: str | None, gpus: float) -> Any:
+    """What labelers are asked with, as a context; None: in this process."""
+    if name == "ray":
+        from harness.ray_engine import RayEngine
+
+        return RayEngine(workers, address, gpus)
+    if workers is not None or address is not None or gpus:
+        raise UsageError("--workers, --address and --worker-gpus go with --engine ray")
+    return nullcontext()
 
 
 def measure(

@@ -145,6 +145,25 @@ Neighbours = Annotated[
 LedgerFolder = Annotated[
     str, typer.Option("--ledger", metavar="DIR", help="Where the labeler's answers are kept.")
 ]
+Engine = Annotated[
+    Literal["local", "ray"],
+    typer.Option("--engine", metavar="local|ray", help="Where labelers run: here, or on a Ray cluster."),
+]
+Workers = Annotated[
+    int | None,
+    typer.Option(
+        "--workers", metavar="N", min=1, help="With ray: processes. [default: one a processor, or GPU]"
+    ),
+]
+Address = Annotated[
+    str | None,
+    typer.Option(
+        "--address", metavar="A", help="With ray: the cluster. [default: RAY_ADDRESS, or this machine]"
+    ),
+]
+WorkerGpus = Annotated[
+    float, typer.Option("--worker-gpus", metavar="G", min=0, help="With ray: GPUs for each worker.")
+]
 
 # measure
 Measures = Annotated[

@@ -190,7 +190,7 @@ def fill_story(summary: Mapping[str, Any], accounts: Sequence[Mapping[str, Any]]
             f"kappa {quality['kappa']:.3f}, AUC {quality['auc']:.3f}, calibration error {quality['ece']:.3f} "
             f"(without the topic's others: {bare['kappa']:.3f}, {bare['auc']:.3f}, {bare['ece']:.3f})."
         )
-    story += [account_line(account) for account in accounts if "requests" in account]
+    story += [account_line(account) for account in accounts if account["asked"] or "passed_on" in account]
     story.append(f"Written: {out}. Next: stopgap measure RUN... --qrels {out} -m nDCG@10")
     return "\n".join(story)
 

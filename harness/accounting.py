@@ -19,8 +19,9 @@ from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
+from harness.asking import Elsewhere
 from harness.labeling import Labeler, label_id
-from harness.protocol import Ask, composed
+from harness.protocol import Ask, composed, usage
 
 if TYPE_CHECKING:
     import numpy as np
@@ -34,13 +35,17 @@ the labeler), `pairs_per_second` (null where nothing was asked), and what `usage
 
 
 class Counted:
-    """A labeler that keeps account of what it is asked, and so do the parts of a composite."""
+    """A labeler that keeps account of what it is asked, and so do the parts of a composite.
 
-    def __init__(self, labeler: Labeler) -> None:
+    `spec`: how it is named on the command line, if it is; an engine makes it by that elsewhere.
+    """
+
+    def __init__(self, labeler: Labeler, spec: str | None = None) -> None:
+        self.spec = spec
         self._labeler, self._asked, self._answered, self._seconds = labeler, 0, 0, 0.0
-        self._before = _usage(labeler)
+        self._before, self._elsewhere = usage(labeler), dict[str, Any]()
         self._heard: list[pl.Series] = []
-        self._parts = {s: Counted(p) for s, p in labeler.parts.items()} if composed(labeler) else {}
+        self._parts = {s: Counted(p, s) for s, p in labeler.parts.items()} if composed(labeler) else {}
         if self._parts:
             self.compose = self._compose
 
@@ -91,12 +96,31 @@ class Counted:
         }
         if not self._labeler.needs_text:
             account["ids_only"] = True
-        for name, value in _usage(self._labeler).items():
-            # A labeler may have been asked before, for something else.
-            before = self._before.get(name, 0)
-            counts = isinstance(value, int | float) and isinstance(before, int | float)
-            account[name] = value - before if counts else value
-        return account
+        return account | self.took()
+
+    def took(self) -> dict[str, Any]:
+        """What the labeler tells of its cost, here and elsewhere, since the account was opened."""
+        # A labeler may have been asked before, for something else.
+        before = self._before
+        return {
+            name: value - before.get(name, 0) if _counts(value) else value
+            for name, value in self.usage().items()
+        }
+
+    def usage(self) -> dict[str, Any]:
+        """What the labeler tells of its cost, here and elsewhere, since it was made."""
+        told = dict(usage(self._labeler))
+        for name, value in self._elsewhere.items():
+            told[name] = value + told.get(name, 0) if _counts(value) else value
+        return told
+
+    def count_elsewhere(self, told: Elsewhere) -> None:
+        """Count what asking the labeler elsewhere took."""
+        self._asked += told.asked
+        self._answered += told.answered
+        self._seconds += told.seconds
+        for name, value in told.usage.items():
+            self._elsewhere[name] = value + self._elsewhere.get(name, 0) if _counts(value) else value
 
     def _compose(self, pairs: pl.DataFrame, ask: Ask) -> pl.DataFrame:
         """The composite, whose parts are asked as what is counted."""
@@ -120,6 +144,9 @@ class _Counting:
         part._heard.append(told["reason"])
         return told
 
+    def usage(self, labeler: Labeler) -> Mapping[str, Any]:
+        return self._parts[labeler.fingerprint].usage()
+
     def known(self, labeler: Labeler, pairs: pl.DataFrame) -> NDArray[np.bool_]:
         return self._ask.known(self._parts[labeler.fingerprint], pairs)
 
@@ -141,6 +168,5 @@ def keep(accounts: Sequence[Account], out: str | Path) -> None:
             stream.writelines(json.dumps({"time": now, **account}) + "\n" for account in told)
 
 
-def _usage(labeler: Labeler) -> Mapping[str, Any]:
-    offered = getattr(labeler, "usage", None)
-    return offered() if callable(offered) else {}
+def _counts(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from hashlib import sha256
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, cast
 
 import numpy as np
 import polars as pl
@@ -18,19 +18,46 @@ from harness.ledger import SIGNAL_ROWS, text_hashes
 from harness.protocol import Encoder, Labeler, Progress, at_once, checked_answers, label_id, shots, values
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from numpy.typing import NDArray
 
     from harness.ledger import Ledger
 
-__all__ = ["WINDOW", "Signaller", "as_array", "columns", "cut", "told", "windows"]
+__all__ = ["WINDOW", "Elsewhere", "Engine", "Signaller", "as_array", "columns", "cut", "told", "windows"]
 
 WINDOW = 4096
 """Pairs that are held at a time: deduplicated, looked up and answered together."""
 _TOO_MANY = 64  # pairs in a row that a labeler may raise on before it counts as broken
 
 
+class Elsewhere(NamedTuple):
+    """What asking a labeler elsewhere took.
+
+    `refused`: row of the pairs -> why it has no answer. `asked`: pairs; `answered` of them; `seconds` that
+    passed. `usage`: what the labelers there say of it (`harness.accounting`).
+    """
+
+    refused: dict[int, str]
+    asked: int
+    answered: int
+    seconds: float
+    usage: dict[str, Any]
+
+
+class Engine(Protocol):
+    """Asks labelers elsewhere than in this process."""
+
+    def answer(
+        self, labeler: Labeler, pairs: pl.DataFrame, ledger: Ledger, tell: Callable[[int], None]
+    ) -> Elsewhere:
+        """Have PAIRS (distinct, none of them in the ledger) answered, and the answers put into the ledger.
+        `tell` is called with the number of pairs that were done since the last call."""
+
+
 class Signaller:
-    """One run of one labeler over a stream of pairs."""
+    """One run of one labeler over a stream of pairs; with an engine, it is asked there, and about all pairs
+    at once."""
 
     def __init__(
         self,
@@ -39,6 +66,7 @@ class Signaller:
         batch_size: int | None,
         progress: Progress | None,
         total: int | None,
+        engine: Engine | None = None,
     ) -> None:
         # Windows of just what the labeler wants at once: what failed and is asked for again on a second run
         # then leaves the other windows as they were, and a batch that a server works on is found again.
@@ -48,6 +76,10 @@ class Signaller:
             raise UsageError(f"batch_size is {batch_size}; it must be at least 1")
         self.labeler, self.batch_size, self.progress, self.total = labeler, batch_size, progress, total
         self.ledger = ledger if labeler.needs_text else None
+        self.engine = engine if labeler.needs_text else None
+        if self.engine is not None and self.ledger is None:
+            raise UsageError("labelers that are asked elsewhere need a ledger to put their answers into")
+        self.refused: dict[bytes, str] = {}  # query_hash + doc_hash -> why an engine has no answer
         self.fingerprint, self.values = labeler.fingerprint, values(labeler)
         self.columns = columns(labeler)
         self.encodes = "vector" in self.values
@@ -62,7 +94,12 @@ class Signaller:
     def stream(self, batches: Iterable[pl.DataFrame], size: int) -> Iterator[pl.DataFrame]:
         """Signals for windows of `size` pairs."""
         order, made_by = self.empty().columns, pl.lit(label_id(self.labeler)).alias("labeler")
-        for pairs in windows(batches, size, self.labeler):
+        frames = windows(batches, size, self.labeler)
+        if self.engine is not None:
+            held = list(frames)
+            self._ask_elsewhere(held, self.engine)
+            frames = iter(held)
+        for pairs in frames:
             if self.labeler.needs_text:
                 answers = self._with_texts(pairs)
             else:
@@ -89,10 +126,13 @@ class Signaller:
         distinct, unit = _distinct(pairs.filter(asked))
         count = np.bincount(unit, minlength=distinct.height)
         desk = _Desk(self, distinct)
-        self.tell(pairs.height - int(count[desk.missing].sum()))
-        for rows in cut(desk.missing, self.batch_size):
-            desk.take(rows, self.ask(distinct[rows].select(list(self.columns))))
-            self.tell(int(count[rows].sum()))
+        if self.engine is not None:
+            desk.take(desk.missing, self._refusals(distinct[desk.missing]))
+        else:
+            self.tell(pairs.height - int(count[desk.missing].sum()))
+            for rows in cut(desk.missing, self.batch_size):
+                desk.take(rows, self.ask(distinct[rows].select(list(self.columns))))
+                self.tell(int(count[rows].sum()))
         nothing = pl.DataFrame({c: [None] for c in self.values}, schema=self.values)
         place = np.full(pairs.height, distinct.height)
         place[asked] = unit
@@ -100,6 +140,36 @@ class Signaller:
         return pl.concat([desk.answers(), nothing])[place].with_columns(
             why.otherwise(pl.col("reason")).alias("reason")
         )
+
+    def _ask_elsewhere(self, frames: list[pl.DataFrame], engine: Engine) -> None:
+        """Have all pairs of the frames that the ledger lacks answered by the engine."""
+        assert self.ledger is not None
+        lacking = [pairs.filter(~pl.Series(self.known_pairs(pairs))) for pairs in frames]
+        if not lacking or not (missing := pl.concat(lacking)).height:
+            self.tell(sum(pairs.height for pairs in frames))
+            return
+        missing, _ = _distinct(missing)
+        self.check_writable(missing.height)
+        self.tell(sum(pairs.height for pairs in frames) - missing.height)
+        told = engine.answer(self.labeler, missing, self.ledger, self.tell)
+        hashes = missing.select(pl.col("query_hash").bin.encode("hex") + pl.col("doc_hash").bin.encode("hex"))
+        keys = hashes.to_series()
+        self.refused |= {bytes.fromhex(keys[row]): why for row, why in told.refused.items()}
+        count = getattr(self.labeler, "count_elsewhere", None)
+        if count is not None:
+            count(told)
+
+    def _refusals(self, distinct: pl.DataFrame) -> pl.DataFrame:
+        """Why the engine has no answer for pairs that the ledger still lacks."""
+        hashes = distinct.select("query_hash", "doc_hash").iter_rows()
+        reasons = [self.refused.get(query + doc) for query, doc in hashes]
+        if None in reasons:
+            raise LabelerError(
+                f"{reasons.count(None)} answers of labeler {label_id(self.labeler)} were given elsewhere and "
+                "are not in the ledger here: do all machines see the same one?"
+            )
+        nothing = {c: pl.Series(c, [None] * len(reasons), t) for c, t in self.values.items()}
+        return pl.DataFrame(nothing | {"reason": pl.Series("reason", reasons, pl.String())})
 
     def known_pairs(self, pairs: pl.DataFrame) -> NDArray[np.bool_]:
         """For each pair, whether it is answered without asking the labeler."""
@@ -115,6 +185,10 @@ class Signaller:
             distinct, unit = _distinct(pairs.filter(asked))
             found = np.zeros(distinct.height, dtype=bool)
             found[self.ledger.signals.find(self.fingerprint, distinct)["row"].to_numpy()] = True
+            if self.encodes:
+                stored = np.zeros(distinct.height, dtype=bool)
+                stored[self.ledger.vectors.find(self.fingerprint, distinct)["row"].to_numpy()] = True
+                found &= stored
             known[asked] = found[unit]
         return known
 

@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING
+from collections.abc import Iterable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import polars as pl
 
-from harness.asking import WINDOW, Signaller, windows
+from harness.asking import WINDOW, Engine, Signaller, windows
 from harness.frames import SIGNALS
-from harness.protocol import Composite, Labeler, Progress, at_once, checked_answers, composed, label_id, values
+from harness.protocol import (
+    Composite,
+    Labeler,
+    Progress,
+    at_once,
+    checked_answers,
+    composed,
+    label_id,
+    usage,
+    values,
+)
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -30,7 +40,9 @@ class Composing:
         batch_size: int | None,
         progress: Progress | None,
         total: int | None,
+        engine: Engine | None = None,
     ) -> None:
+        self.engine = engine
         self.labeler, self.progress, self.total = labeler, progress, total
         self.ledger, self.batch_size = ledger, batch_size
         self.parts: dict[str, Signaller | Composing] = {}
@@ -45,7 +57,7 @@ class Composing:
     def stream(self, batches: Iterable[pl.DataFrame]) -> Iterator[pl.DataFrame]:
         """Signals for all pairs at once, or for some thousand at a time."""
         frames = windows(batches, at_once(self.labeler, WINDOW), self.labeler)
-        if self.labeler.whole:
+        if self.labeler.whole or self.engine is not None:
             held = list(frames)
             frames = iter([pl.concat(held)] if held else [])
         made_by = pl.lit(label_id(self.labeler)).alias("labeler")
@@ -77,6 +89,10 @@ class Composing:
             return pl.concat([run.empty(), *run.stream([pairs])])
         return pl.concat([run.empty(), *run.stream([pairs], run.window)])
 
+    def usage(self, labeler: Labeler) -> Mapping[str, Any]:
+        """What a part tells of its cost (`protocol.Ask`)."""
+        return usage(labeler)
+
     def known(self, labeler: Labeler, pairs: pl.DataFrame) -> NDArray[np.bool_]:
         """For each pair, whether a part's answer is in the ledger (`protocol.Ask`)."""
         return self._of(labeler).known_pairs(pairs)
@@ -90,6 +106,6 @@ class Composing:
         run = self.parts.get(labeler.fingerprint)
         if run is None:
             kind = Composing if composed(labeler) else Signaller
-            run = kind(labeler, self.ledger, self.batch_size, None, None)  # type: ignore[arg-type]
+            run = kind(labeler, self.ledger, self.batch_size, None, None, self.engine)  # type: ignore[arg-type]
             self.parts[labeler.fingerprint] = run
         return run

@@ -10,6 +10,7 @@ from typing import Any, Literal
 import polars as pl
 
 from harness.accounting import Account, Counted
+from harness.asking import Engine
 from harness.calibrate import calibrate
 from harness.calibrator import Calibrator
 from harness.collection import Collection
@@ -73,6 +74,7 @@ def fill(
     calibrator: Calibrator | None = None,
     seed: int = 0,
     progress: Progress | None = None,
+    engine: Engine | None = None,
 ) -> Filled:
     """Label what nobody judged in the top `depth` of the runs, and put the labels beside the judgments.
 
@@ -90,6 +92,7 @@ def fill(
         2405.05600).
     neighbours: let a topic's judgments speak about its other documents.
     ledger: where labelers' signals are kept; None: nowhere.
+    engine: asks labelers elsewhere (`harness.ray_engine.RayEngine`); they have to be given by their names.
     calibrator: one fitted elsewhere. With it, empty qrels are filled on every topic of the runs.
 
     Raises
@@ -114,14 +117,16 @@ def fill(
     asked = pl.concat([wanted, judged.select(_KEYS)]).unique().sort(_KEYS)
 
     book = ledger if ledger is None or isinstance(ledger, Ledger) else Ledger(ledger)
-    counted = [Counted(each) for each in labelers]
+    counted = [
+        Counted(each, s if isinstance(s, str) else None) for each, s in zip(labelers, specs, strict=True)
+    ]
     signals = []
     for number, each in enumerate(counted):
         batches = iter([asked])
         if each.needs_text:
             batches = example_batches(each, collection.pair_batches(asked), collection, judged)
         told = _part(progress, number, len(counted), asked.height)
-        signals.append(pl.concat(signal_batches(each, batches, ledger=book, progress=told)))
+        signals.append(pl.concat(signal_batches(each, batches, ledger=book, progress=told, engine=engine)))
     accounts = [a for c, s in zip(counted, signals, strict=True) for a in c.accounts(s)]
     heard = any(s["reason"].null_count() for s in signals)
     if mode == "holes" and judged.height and not heard and any(c.asked and c.needs_text for c in counted):

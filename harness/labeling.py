@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import polars as pl
 
-from harness.asking import Signaller, as_array, cut, told
+from harness.asking import Engine, Signaller, as_array, cut, told
 from harness.composing import Composing
 from harness.errors import LabelerError, StopgapError
 from harness.ledger import text_hashes
@@ -45,6 +45,7 @@ def signal_batches(
     ledger: Ledger | None = None,
     batch_size: int | None = None,
     progress: Progress | None = None,
+    engine: Engine | None = None,
 ) -> Iterator[pl.DataFrame]:
     """Signals for a stream of pairs, in bounded memory.
 
@@ -58,6 +59,7 @@ def signal_batches(
         uses no ledger.
     batch_size: distinct pairs of texts that the labeler is given at a time; None: as many as it wants, or
         256.
+    engine: asks labelers elsewhere (`harness.ray_engine`); needs a ledger, and all pairs are then in memory.
 
     Yields
     ------
@@ -77,8 +79,8 @@ def signal_batches(
         it raises on a pair otherwise is that pair's reason).
     """
     if composed(labeler):
-        return Composing(labeler, ledger, batch_size, progress, None).stream(batches)
-    run = Signaller(labeler, ledger, batch_size, progress, None)
+        return Composing(labeler, ledger, batch_size, progress, None, engine).stream(batches)
+    run = Signaller(labeler, ledger, batch_size, progress, None, engine)
     return run.stream(batches, run.window)
 
 

@@ -77,13 +77,15 @@ class Ledger:
     path: a folder (made at the first append), or a URL such as `s3://bucket/ledger`: credentials and end
         point are then taken from the provider's usual environment variables (AWS_*, AZURE_*, GOOGLE_*). None:
         a temporary folder that goes when the ledger does, at the latest when Python ends.
+    compacts: whether `compact` does anything; not where another process sees to that.
 
     Raises
     ------
     UsageError: `path` is a file, or has a character that a Delta table's path cannot have.
     """
 
-    def __init__(self, path: str | Path | None = None) -> None:
+    def __init__(self, path: str | Path | None = None, *, compacts: bool = True) -> None:
+        self._compacts = compacts
         if path is None:
             path = tempfile.mkdtemp(prefix="stopgap-ledger-")
             weakref.finalize(self, shutil.rmtree, path, ignore_errors=True)
@@ -129,7 +131,7 @@ class Ledger:
 
     def compact(self, fingerprint: str) -> None:
         """Put a fingerprint's small files together once they are many; older versions stay readable."""
-        if not self.read_only:
+        if self._compacts and not self.read_only:
             self.signals.compact(fingerprint)
             self.vectors.compact(fingerprint)
 

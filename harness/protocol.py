@@ -31,7 +31,7 @@ __all__ = [
     "composed",
     "label_id",
     "shots",
-    "specs",
+    "usage",
     "values",
 ]
 
@@ -98,6 +98,9 @@ class Ask(Protocol):
     def known(self, labeler: Labeler, pairs: pl.DataFrame) -> NDArray[np.bool_]:
         """For each of the pairs, whether the answer is there already, so that asking for it costs nothing."""
 
+    def usage(self, labeler: Labeler) -> Mapping[str, Any]:
+        """What a part's answers have cost since it was made, wherever it was asked."""
+
 
 class Composite(Labeler, Protocol):
     """A labeler that is made of others.
@@ -121,12 +124,11 @@ def composed(labeler: Any) -> TypeGuard[Composite]:
     return hasattr(labeler, "compose")
 
 
-def specs(spec: str, labeler: Labeler) -> dict[str, str]:
-    """Fingerprint -> how the labeler is named on the command line: of this one, or of all parts of a
-    composite."""
-    if not composed(labeler):
-        return {labeler.fingerprint: spec}
-    return {f: s for name, part in labeler.parts.items() for f, s in specs(name, part).items()}
+def usage(labeler: Any) -> Mapping[str, Any]:
+    """What a labeler's answers have cost since it was made, by its own account; nothing, if it keeps none."""
+    offered = getattr(labeler, "usage", None)
+    told: Mapping[str, Any] = offered() if callable(offered) else {}
+    return told
 
 
 def label_id(labeler: Labeler) -> str:

@@ -19,18 +19,18 @@ or not, so that the same command gives the same labels. `tokens` and `money` cou
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import numpy as np
 import numpy.typing as npt
 import polars as pl
 
 from harness.errors import InputError, UsageError
-from harness.protocol import Ask
+from harness.protocol import Ask, usage
 from harness.strict_toml import Field, Misfit, Table, Text, read
 from labelers.composed import EMPTY, Composed, path_of, reasons_of
 
@@ -130,7 +130,7 @@ class Cascade(Composed):
         self.whole = bool(settings.limit)
         self._counts = {"unsure": 0, "passed_on": 0, "left_unsure": 0}
         if settings.limit in ("tokens", "money"):
-            self._spent()
+            self._spent(usage(self.then))
 
     def usage(self) -> dict[str, int]:
         """Pairs so far on which `first` was unsure; of these, passed on to `then`, and left for want of
@@ -194,12 +194,12 @@ class Cascade(Composed):
         known = ask.known(self.then, pairs[rows])
         if known.any():
             yield rows[known]
-        rows, before = rows[~known], self._spent()
+        rows, before = rows[~known], self._spent(ask.usage(self.then))
         left, done, size = amount, 0, 1
         while rows.size and left > 0:
             yield rows[:size]
             done, rows = done + min(size, rows.size), rows[size:]
-            left = amount - (self._spent() - before)
+            left = amount - (self._spent(ask.usage(self.then)) - before)
             each = (amount - left) / done
             if left < each:
                 return
@@ -207,10 +207,9 @@ class Cascade(Composed):
             most = min(_MOST, 4 * size)
             size = most if each == 0 else int(np.clip(left / (2 * each), 1, most))
 
-    def _spent(self) -> float:
-        """Tokens or money that `then` has taken since it was made."""
-        limit, offered = self._settings.limit, getattr(self.then, "usage", None)
-        told = offered() if callable(offered) else {}
+    def _spent(self, told: Mapping[str, Any]) -> float:
+        """Tokens or money that `then` has taken since it was made, by its own account."""
+        limit = self._settings.limit
         keys = ("tokens_in", "tokens_out") if limit == "tokens" else ("cost",)
         if any(key not in told for key in keys):
             hint = "a table of prices (prices=FILE)" if limit == "money" else "a labeler that counts them"

@@ -13,7 +13,7 @@ import polars as pl
 
 from harness.errors import UsageError
 from harness.frames import SIGNALS
-from harness.protocol import Ask, Labeler, at_once, checked_answers, label_id, shots, values
+from harness.protocol import Ask, Labeler, at_once, checked_answers, label_id, shots, usage, values
 from harness.registry import card, load
 
 __all__ = ["EMPTY", "Composed", "path_of", "reasons_of"]
@@ -75,7 +75,7 @@ class Composed:
             said = [one.get(kind) for one in cards]
             names = [n for one in said if one for n in ([one] if isinstance(one, str) else one)]
             names = [n for n in dict.fromkeys(names) if str(n).casefold() != "none"]
-            modelless = [str(one.get("base model")).casefold() == "none" for one in cards]
+            modelless = [str(one.get("base model", "")).casefold() == "none" for one in cards]
             if names:
                 merged[kind] = names
             elif all(one is not None or nothing for one, nothing in zip(said, modelless, strict=True)):
@@ -106,6 +106,9 @@ class _Alone:
         answers = checked_answers(labeler, pairs, labeler.signal(pairs))
         ids = pairs.select("query_id", "doc_id")
         return ids.hstack(answers).with_columns(labeler=pl.lit(label_id(labeler)))
+
+    def usage(self, labeler: Labeler) -> Mapping[str, Any]:
+        return usage(labeler)
 
     def known(self, labeler: Labeler, pairs: pl.DataFrame) -> Any:
         return np.full(pairs.height, not labeler.needs_text)

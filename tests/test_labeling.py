@@ -674,7 +674,7 @@ def test_a_module_in_the_folder_one_is_in(tmp_path: Path, monkeypatch: pytest.Mo
 def test_unknown_names_say_what_is_near_and_what_to_do() -> None:
     with pytest.raises(UnknownName, match="Did you mean 'minilm'") as caught:
         load("minillm", GRADES)
-    assert "Available: constant, hf, lookup, minilm" in str(caught.value)
+    assert "Available: cascade, constant, ensemble, hf, lookup, minilm" in str(caught.value)
     assert "stopgap.labelers" in str(caught.value)
     with pytest.raises(UnknownName, match=r"(?s)'constnt'\. Did you mean 'constant'.*Nor is there a module"):
         load("constnt:1", GRADES)

@@ -30,9 +30,9 @@ ROOMS = [
     "pool ledger places protocol registry labeling asking composing calibrate calibrator evidence ordinal"
     " examples judgments gains scoring measure draws selection inference grading kernels retrieve dense"
     " provenance steps terrier",
-    "fill accounting bounds bounds_ap bounds_field bounds_flips bounds_greatest slices verdicts compare"
-    " groups plan plan_influence plan_list plan_pool agree agree_pairs agree_ranking agree_rated agree_tables"
-    " estimate ppi simulate simulate_conditioned simulate_fills simulate_holes simulate_tally"
+    "fill accounting ray_engine bounds bounds_ap bounds_field bounds_flips bounds_greatest slices verdicts"
+    " compare groups plan plan_influence plan_list plan_pool agree agree_pairs agree_ranking agree_rated"
+    " agree_tables estimate ppi simulate simulate_conditioned simulate_fills simulate_holes simulate_tally"
     " circularity diagnose diagnose_bias diagnose_scale diagnose_terms diagnose_texts diagnose_words"
     " gullibility",
     "gate gate_agreement gate_config gate_lock gate_output gate_trust saved throughput report report_charts"
@@ -53,6 +53,7 @@ ONLY_IMPORTER = {
     "pydantic": "harness.strict_toml",
     "pyterrier": "harness.retrieve",
     "pyterrier_pisa": "harness.retrieve",
+    "ray": "harness.ray_engine",
 }
 AT_MODULE_LEVEL = {"numpy", "polars"}
 LIGHT = {
