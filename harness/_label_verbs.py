@@ -135,10 +135,8 @@ def fill(
     human, opened, ranked = read_judged(qrels), open_collection(collection), read_runs(runs)
     how: dict[str, Any] = {"depth": depth, "mode": mode, "neighbours": neighbours == "on", "ledger": ledger}
     try:
-        with _engine(engine, workers, address, worker_gpus) as running, terminal.progress("labels") as progress:
-            filled = fill_qrels(
-                ranked, human, opened, labeler, **how, progress=progress, engine=running
-            )
+        with _engine(engine, workers, address, worker_gpus) as far, terminal.progress("labels") as progress:
+            filled = fill_qrels(ranked, human, opened, labeler, **how, progress=progress, engine=far)
     except KeyboardInterrupt:
         terminal.say(
             "Stopped",

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 __all__ = ["RayEngine"]
 
 _RESTARTS = 5  # of one worker, and of one block: then it is the labeler that ends its process
-_LEAST, _MOST = 8, 1024  # pairs of a block
+_LEAST, _MOST = 32, 1024  # pairs of a block
 _BLOCKS = 4  # for each worker: more balance better, fewer cost less
 _STORE = 256 * 2**20  # bytes of shared memory for Ray's objects on this machine; what is more goes to disk
 
@@ -57,6 +57,7 @@ class RayEngine:
     def __init__(self, workers: int | None = None, address: str | None = None, gpus: float = 0.0) -> None:
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
         os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "1")
+        os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
         try:
             import ray
             import ray.data
@@ -133,8 +134,8 @@ class RayEngine:
             compute=data.ActorPoolStrategy(size=min(self.workers, len(blocks))),
             num_cpus=1,
             num_gpus=self._gpus,
-            max_restarts=_RESTARTS,
-            max_task_retries=_RESTARTS,
+            # Otherwise without end, and a pair that ends its process would go round for ever.
+            ray_remote_args_fn=lambda: {"max_restarts": _RESTARTS, "max_task_retries": _RESTARTS},
         )
         try:
             for row in job.iter_rows():

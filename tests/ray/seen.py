@@ -52,7 +52,8 @@ class Seen:
     def die() -> None:
         """End this process, the first time that any worker comes here."""
         try:
-            Path("died.txt").open("x").write(str(os.getpid()))
+            with Path("died.txt").open("x") as stream:
+                stream.write(str(os.getpid()))
         except FileExistsError:
             return
         os.kill(os.getpid(), signal.SIGKILL)
