@@ -82,7 +82,7 @@ def test_the_ledger_takes_less_than_a_fiftieth_of_labeling(
     whole = time.perf_counter() - began
     (account,) = counted.accounts(pairs.select(reason=pl.lit(None, pl.String())))
     sys.stdout.write(
-        f"\n{name}: {pairs.height} pairs in {whole:.2f} s, {account['seconds']:.2f} s of them in the labeler; "
+        f"\n{name}: {pairs.height} pairs in {whole:.2f} s, {account['seconds']:.2f} s in the labeler; "
         f"{clock.seconds:.3f} s of processor time in the ledger ({clock.seconds / whole:.2%})\n"
     )
     assert clock.seconds < 0.02 * whole
