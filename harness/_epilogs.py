@@ -166,5 +166,19 @@ each topic, what the scores rest on, and both rankings of the topics that moved 
 Examples:
   stopgap report base.run candidate.run --qrels filled.qrels -m nDCG@10 --collection DIR --out report.html
   stopgap report base.run candidate.run --qrels filled.qrels --trust agree.json --out report.html""",
+    "distill": """\
+Each stage writes a file that a person can read into the folder `out`, and is run again only when what it was
+made of has changed. A file that was edited by hand is used as it stands. What teachers have answered is kept
+in the ledger and never asked again.
+
+Examples:
+  stopgap distill distill.toml
+  stopgap distill distill.toml synthesize
+
+Exit codes:
+  0  done
+  1  done, but what came out is not accepted
+  2  bad input or usage; the stage at which it stopped has changed no file
+  4  done, but some pairs got no label from their teacher and are left out""",
 }
 """What stands below the options, by verb."""

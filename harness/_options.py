@@ -21,6 +21,7 @@ __all__ = [
     "Compared",
     "Correction",
     "Count",
+    "DistillSettings",
     "Files",
     "FilledFile",
     "GroupsFile",
@@ -66,6 +67,7 @@ __all__ = [
     "SomeHuman",
     "SomeLabels",
     "SomeRuns",
+    "Stages",
     "TextsOf",
     "Trust",
     "TwoRuns",
@@ -350,3 +352,17 @@ Slices = Annotated[
 ]
 All = Annotated[bool, typer.Option("--all", help="Compare every run with every other, in groups.")]
 Seed = Annotated[int, typer.Option("--seed", metavar="N", min=0, help="Of everything random.")]
+
+# distill
+DistillSettings = Annotated[
+    Path,
+    typer.Argument(
+        metavar="CONFIG.toml", help="What is distilled, out of what, by whom; docs/distill.md has the keys."
+    ),
+]
+Stages = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="[STAGE...]", help="synthesize, negatives or teach; by default all, in this order."
+    ),
+]

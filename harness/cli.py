@@ -11,6 +11,7 @@ from typing import Annotated
 
 import typer
 
+from harness import _distill_verbs as distilling
 from harness import _label_verbs as labels
 from harness import _terminal as terminal
 from harness import _verdict_verbs as verdicts
@@ -53,7 +54,7 @@ for _verb in (
     *(labels.demo, labels.collections, labels.labelers, labels.lint, labels.retrieve, labels.holes),
     *(labels.fill, labels.measure),
     *(verdicts.compare, verdicts.plan, verdicts.agree, verdicts.simulate, verdicts.estimate),
-    *(verdicts.diagnose, verdicts.gate, verdicts.report),
+    *(distilling.distill, verdicts.diagnose, verdicts.gate, verdicts.report),
 ):
     app.command(cls=Verb, epilog=EPILOG.get(_verb.__name__))(_verb)
 

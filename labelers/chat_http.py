@@ -45,7 +45,13 @@ class Server:
     """
 
     def __init__(
-        self, settings: Settings, key: str, usage: Usage, *, logprobs: bool, more: Mapping[str, Any]
+        self,
+        settings: Settings,
+        key: str,
+        usage: Usage,
+        *,
+        logprobs: bool,
+        more: Mapping[str, Any] | None = None,
     ) -> None:
         self._settings, self._key, self.usage = settings, key, usage
         self._gate, self._requests, self._tokens = Gate(), Window(settings.rpm), Window(settings.tpm)
@@ -56,7 +62,7 @@ class Server:
         self._body: dict[str, Any] = {"max_tokens": settings.longest, "temperature": settings.temperature}
         if settings.samples > 1:
             self._body["n"] = settings.samples
-        self._body |= more
+        self._body |= more or {}
         if logprobs:
             self._body |= {"logprobs": True, "top_logprobs": TOP_LOGPROBS}
 
@@ -70,13 +76,17 @@ class Server:
         ------
         MissingExtra: aiohttp is not installed.
         """
+        return await self.ask_each(prompts, lambda _, told: read(told))
+
+    async def ask_each(self, prompts: Sequence[str], read: Callable[[int, Sequence[Told]], _T]) -> list[_T]:
+        """`ask`, with a `read` that is also given the number of the prompt."""
         made: dict[int, _T] = {}
         queue = iter(enumerate(prompts))
         self._open()
 
         async def worker() -> None:
             for number, prompt in queue:
-                made[number] = read(await self._samples(prompt))
+                made[number] = read(number, await self._samples(prompt))
 
         async with asyncio.TaskGroup() as group:
             for _ in range(min(self._settings.concurrency, len(prompts))):

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import re
 from collections import Counter
 from collections.abc import Sequence
@@ -22,14 +21,13 @@ from hashlib import sha256
 
 import polars as pl
 
-from harness.errors import UsageError
 from harness.frames import SIGNALS
 from labelers import parsing
 from labelers.batch_files import Batches
 from labelers.chat_answers import Token, Told
 from labelers.chat_http import Server
 from labelers.event_loop import EventLoop
-from labelers.openai_settings import DEFAULT_URL, read_settings
+from labelers.openai_settings import read_settings, server_key
 from labelers.prompting import Cutter, read_prompt, shown_with
 from labelers.usage import Usage, read_prices
 
@@ -93,14 +91,7 @@ class OpenAI:
     @cached_property
     def _server(self) -> Server:
         settings = self._settings
-        key = os.environ.get(settings.key, "").strip()
-        if not key and settings.url == DEFAULT_URL:
-            raise UsageError(
-                f"no key in the environment variable {settings.key}, which {DEFAULT_URL} asks for.\n"
-                "Next: set it, or name a server of your own: openai:MODEL@URL"
-            )
-        if not key.isascii() or not key.isprintable():
-            raise UsageError(f"what the environment variable {settings.key} holds cannot be a key")
+        key = server_key(settings)
         return Server(settings, key, self._usage, logprobs=settings.answer == "token", more=self._constraint)
 
     @cached_property

@@ -22,7 +22,7 @@ from urllib.parse import parse_qsl, urlsplit
 from harness.errors import InputError, UnknownName, UsageError
 from labelers.prompting import Form
 
-__all__ = ["DEFAULT_URL", "Settings", "read_settings"]
+__all__ = ["DEFAULT_URL", "Settings", "read_settings", "server_key"]
 
 DEFAULT_URL = "https://api.openai.com/v1"
 """Where models are asked for when neither the spec nor OPENAI_BASE_URL says."""
@@ -135,6 +135,24 @@ def read_settings(argument: str | None) -> Settings:
             "and differ.\nNext: samples with answer=text and a temperature, such as temperature=0.7"
         )
     return settings
+
+
+def server_key(settings: Settings) -> str:
+    """The key for the settings' server, out of the environment; "" where there is none and none is needed.
+
+    Raises
+    ------
+    UsageError: api.openai.com needs one and there is none, or it cannot be a key.
+    """
+    key = os.environ.get(settings.key, "").strip()
+    if not key and settings.url == DEFAULT_URL:
+        raise UsageError(
+            f"no key in the environment variable {settings.key}, which {DEFAULT_URL} asks for.\n"
+            "Next: set it, or name a server of your own: openai:MODEL@URL"
+        )
+    if not key.isascii() or not key.isprintable():
+        raise UsageError(f"what the environment variable {settings.key} holds cannot be a key")
+    return key
 
 
 def _from_file(path: Path) -> dict[str, Any]:

@@ -38,7 +38,9 @@ from harness.errors import InputError, MissingExtra, UnknownName, UsageError
 if TYPE_CHECKING:
     import polars as pl
 
-__all__ = ["BUILT_IN", "SHOTS", "Cutter", "Example", "Filled", "Form", "Prompt", "read_prompt", "shown_with"]
+__all__ = [
+    "BUILT_IN", "SHOTS", "Cutter", "Example", "Filled", "Form", "Prompt", "fenced", "read_prompt", "shown_with",
+]  # fmt: skip
 
 Form = Literal["token", "text"]
 """What is asked for: the grade alone, or a text that ends in it."""
@@ -164,15 +166,9 @@ class Prompt:
         kept = cutter.cut(document)
         code = _code([query, document], [example.text for example in examples])
         middle, _, end = self._end.partition("{document}")
-        fenced = [
-            f'Document, all that stands between the two lines "{code}":',
-            code,
-            _harmless(kept),
-            code,
-        ]
         if self.shots:
             middle = _fill(middle, {"examples": self._shown(query, document, cutter, examples)})
-        text = self._start + _harmless(query) + middle + "\n".join(fenced) + end.rstrip()
+        text = self._start + _harmless(query) + middle + _between(code, kept) + end.rstrip()
         return Filled(text, len(kept) < len(document))
 
     def _shown(self, query: str, document: str, cutter: Cutter, examples: Sequence[Example]) -> str:
@@ -327,6 +323,17 @@ def _parts(path: Path, text: str) -> tuple[dict[str, str], str]:
 def _fill(template: str, values: Mapping[str, str]) -> str:
     """One pass: what is filled in is not looked at again."""
     return re.sub(r"\{(\w+)\}", lambda m: values.get(m[1], m[0]), template)
+
+
+def fenced(shown: str, document: str) -> str:
+    """What is shown of a document, between two lines with a code that it does not hold."""
+    return _between(_code([document]), shown)
+
+
+def _between(code: str, shown: str) -> str:
+    return "\n".join(
+        [f'Document, all that stands between the two lines "{code}":', code, _harmless(shown), code]
+    )
 
 
 def _one_line(text: str) -> str:

@@ -39,7 +39,7 @@ ROOMS = [
     " report_data report_html report_style report_summary report_topics report_trust",
     "demo",
     "cli _help _epilogs _options _render _compared _inputs _agreed _diagnosed _estimated _simulated _terminal"
-    " _label_verbs _verdict_verbs",
+    " _label_verbs _verdict_verbs _distill_verbs",
 ]
 FLOOR = {f"harness.{room}": n for n, rooms in enumerate(ROOMS) for room in rooms.split()}
 FLOOR["harness"] = 0
@@ -61,6 +61,7 @@ LIGHT = {
     "harness.cache",
     "harness.cli",
     "harness.errors",
+    "harness._distill_verbs",
     "harness._epilogs",
     "harness._help",
     "harness._inputs",
@@ -70,7 +71,8 @@ LIGHT = {
     "harness._terminal",
     "harness._verdict_verbs",
 }
-TYPER = {f"harness.{m}" for m in ["cli", "_help", "_options", "_terminal", "_label_verbs", "_verdict_verbs"]}
+TYPER = {f"harness.{m}" for m in ["cli", "_help", "_options", "_terminal"]}
+TYPER |= {f"harness.{m}" for m in ["_label_verbs", "_verdict_verbs", "_distill_verbs"]}
 DISTRIBUTION = {"sklearn": "scikit-learn", "yaml": "pyyaml"}
 
 
