@@ -1,1 +1,1 @@
-"""Distilling: from documents and a teacher to a small labeler of one's own, in stages (`labelers.distill.stages`)."""
+"""Distilling: from documents and a teacher to a small labeler of one's own, in stages."""

@@ -1,9 +1,9 @@
 """Queries written by a language model, behind a server (`openai:MODEL@URL`) or on this machine (`hf:FOLDER`).
 
 Each kind of query has its prompt, a text file in `labelers/distill/prompts`. What the model answers is read
-strictly: one line that can be a query, or nothing and why. Every answer is added to `queries.answers.jsonl` as
-it comes, and no prompt that has its answer there is asked again: a kill costs at most the answers under way,
-and a changed number of queries costs only the new ones.
+strictly: one line that can be a query, or nothing and why. Every answer is added to `queries.answers.jsonl`
+as it comes, and no prompt that has its answer there is asked again: a kill costs at most the answers under
+way, and a changed number of queries costs only the new ones.
 """
 
 from __future__ import annotations
@@ -43,8 +43,8 @@ _COPIED = 8  # words in a row of the document from which on an answer is a copy 
 _TOKENS = 96  # of an answer
 _FAILED = 0.1  # share of the prompts that a model may fail on
 _REFUSAL = re.compile(
-    r"^(?:i(?:'| a)m (?:sorry|unable|not able)|sorry\b|i (?:can(?:'|no)t|won't|do not|don't|cannot)\b|as an ai\b"
-    r"|(?:i )?apologi[sz]e|unfortunately\b)",
+    r"^(?:i(?:['’]| a)m (?:sorry|unable|not able)|sorry\b|i (?:can(?:['’]|no)t|won['’]t|do not|don['’]t)\b"
+    r"|as an ai\b|(?:i )?apologi[sz]e|unfortunately\b)",
     re.I,
 )
 _BEFORE = re.compile(r"^(?:(?:search )?query|answer|question)\s*:\s*", re.I)

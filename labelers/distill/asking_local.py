@@ -1,4 +1,4 @@
-"""A causal language model on this machine that writes queries: `hf:FOLDER`, its likeliest words, no chance."""
+"""A causal language model on this machine that writes queries, in its likeliest words: `hf:FOLDER`."""
 
 from __future__ import annotations
 

@@ -66,6 +66,7 @@ _LONG = (
     "looking for a document about {0} that also covers {1} and {2}",
     "i have a question about {1} and {2}, it has to do with {0}",
 )
+_LONG_OF_TWO = "i need to know what there is about {0}, above all what it has to do with {1}"
 _HOW = ("how does {0} work", "how to deal with {0}", "what do i do about {0}")
 
 
@@ -161,7 +162,7 @@ class Keyphrases:
         return _Read(self._title(first) if titled else [], sentences, phrases, topic)
 
     def _title(self, line: str) -> list[str]:
-        """The words of a title without what stands in brackets, or behind a dash if something stands before."""
+        """The words of a title without what stands in brackets, or behind a dash."""
         plain = re.sub(r"[(\[][^)\]]*[)\]]", " ", line)
         parts = [p for p in re.split(r"\s[-–—|]\s|: ", plain) if len(_WORD.findall(p)) >= 2]
         words = [w.lower() for w in _WORD.findall(parts[0] if parts else plain)][:7]
@@ -314,8 +315,10 @@ def _long(read: _Read, rng: np.random.Generator) -> str:
     if len(read.phrases) < 3:
         return ""
     others = [p for p in read.phrases[:7] if not set(p.split()) & set(read.topic.split())]
-    if len(others) < 2:
+    if not others:
         return ""
+    if len(others) == 1:
+        return _LONG_OF_TWO.format(read.topic, others[0])
     two = [others[int(i)] for i in rng.permutation(len(others))[:2]]
     return _LONG[int(rng.integers(len(_LONG)))].format(read.topic, *two)
 

@@ -1,4 +1,4 @@
-"""No pair of a test topic may be learnt from: the topics of training and test, and the check that nothing leaks.
+"""No pair of a test topic may be learnt from: the check that nothing leaks.
 
 A student that has seen a test topic would pass its acceptance test by memory. `refuse` is called before
 anything that is learnt from is written (teach) and again before anything is learnt (train).
@@ -101,7 +101,8 @@ def refuse(pairs: Iterable[Pair], held: HeldOut, where: str) -> None:
                          for leak in found)  # fmt: skip
     more = "" if len(told) <= _MOST else f"\n  and {len(told) - _MOST} more"
     raise UsageError(
-        f"{where}: {len(found)} pairs of test topics {', '.join(topics)} are among what is to be learnt from:\n  "
+        f"{where}: {len(found)} pairs of test topics {', '.join(topics)} are among what is to be learnt "
+        "from:\n  "
         + "\n  ".join(list(told)[:_MOST])
         + more
         + "\nNothing was written. Next: take these queries out, or out of the test topics"

@@ -33,8 +33,8 @@ class NearIndex:
 
     Near: the Jaccard similarity of their trigrams is at least `threshold` (0 to 1; 1: the same trigrams).
 
-    Only texts that share one of the first trigrams of a fixed order can be so near (prefix filtering: Chaudhuri,
-    Ganti & Kaushik, ICDE 2006), so that a query is compared with few of many.
+    Only texts that share one of the first trigrams of a fixed order can be so near (prefix filtering:
+    Chaudhuri, Ganti & Kaushik, ICDE 2006), so that a query is compared with few of many.
     """
 
     def __init__(self, threshold: float, texts: Iterable[str] = ()) -> None:

@@ -1,11 +1,11 @@
 """The stage `negatives`: which documents each query is paired with, and how each was found.
 
 A synthetic query is paired with its seed document, with hard negatives (documents that BM25 or the encoder
-finds for it) and with random ones. Nobody has judged them, so what may well be relevant is left out: a document
-whose text is the seed's, whose vector is near the seed's, or that is nearer to the query than the seed is, by
-more than a margin. (SSRA, arXiv 2509.16717, masks negatives whose score is above the positive's + 0.1.) Hard
-negatives are drawn one from each of as many bands of ranks as are wanted, the bands growing with the rank: so
-there are near misses and farther ones.
+finds for it) and with random ones. Nobody has judged them, so what may well be relevant is left out: a
+document whose text is the seed's, whose vector is near the seed's, or that is nearer to the query than the
+seed is, by more than a margin. (SSRA, arXiv 2509.16717, masks negatives whose score is above the positive's
++ 0.1.) Hard negatives are drawn one from each of as many bands of ranks as are wanted, the bands growing with
+the rank: so there are near misses and farther ones.
 
 The judged pairs of the training topics are added as they are; a test topic's never are.
 """
@@ -17,6 +17,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
+from itertools import pairwise
 from typing import Any, cast
 
 import numpy as np
@@ -281,7 +282,7 @@ def bands(count: int, wanted: int) -> list[tuple[int, int]]:
     for i in range(1, number + 1):
         share = (2**i - 1) / (2**number - 1)
         edges.append(min(max(round(share * count), edges[-1] + 1), count - (number - i)))
-    return list(zip(edges, edges[1:], strict=False))
+    return list(pairwise(edges))
 
 
 def _by_bm25(work: Work, queries: Sequence[Row], corpus: _Corpus) -> dict[str, Ints]:

@@ -181,7 +181,7 @@ class _Shelf:
         return digest_of({"version": stage.version, "of": stage.made_of(self.work), "files": files})
 
     def _needed(self, stage: Stage, other: Stage) -> None:
-        """Raise unless the other's file is as the settings and its own inputs have it, or edited from there."""
+        """Raise unless the other's file is as the settings and its inputs have it, or edited from there."""
         path, record = self.work.out / other.file, self.records.get(other.name)
         state = self._state(other, record, self._made_of(other))
         if state in ("unchanged", "edited") or (state == "again" and record is not None and record.code):

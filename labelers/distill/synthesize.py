@@ -1,9 +1,9 @@
 """The stage `synthesize`: queries written from the corpus's own documents.
 
 Seed documents cover the corpus (`labelers.distill.coverage`); a generator writes one query for each document
-and kind, with a language model (`labelers.distill.asking`) or without (`labelers.distill.keyphrases`). A query
-that resembles one that was taken, or a topic that people judged, is left out, and so is an answer that is no
-query; why is counted.
+and kind, with a language model (`labelers.distill.asking`) or without (`labelers.distill.keyphrases`). A
+query that resembles one that was taken, or a topic that people judged, is left out, and so is an answer that
+is no query; why is counted.
 """
 
 from __future__ import annotations
@@ -77,8 +77,8 @@ def _run(work: Work, _: Mapping[str, list[Row]]) -> Made:
         "resembles a test topic": NearIndex(config.near, work.held_out.queries.values()),
         "resembles a training topic": NearIndex(config.near, [work.topics[q] for q in work.split.train]),
     }
-    for task, query, reason in _written(writer, tasks(seeds, config.kinds, config.per_document, work.seed), rows,
-                                        config.queries):  # fmt: skip
+    todo = tasks(seeds, config.kinds, config.per_document, work.seed)
+    for task, query, reason in _written(writer, todo, rows, config.queries):
         if query is None:
             dropped[reason] += 1
         elif not normal(query):

@@ -1,10 +1,10 @@
 """The stage `teach`: for each pair a distribution over grades, by the teachers' word.
 
 Teachers are labelers, by any name that `--labeler` takes, and `human`, the judgments. A judged pair has the
-assessor's grade where `human` is among the teachers: a human's word is never blended with a model's. Any other
-pair has the labelers' distributions, blended by their weights; a pair that one of them did not answer is null
-with the reason, so that all targets are the same blend, and is left out of training. What a labeler has
-answered is in the ledger: running again asks only for what is missing.
+assessor's grade where `human` is among the teachers: a human's word is never blended with a model's. Any
+other pair has the labelers' distributions, blended by their weights; a pair that one of them did not answer
+is null with the reason, so that all targets are the same blend, and is left out of training. What a labeler
+has answered is in the ledger: running again asks only for what is missing.
 
 Before anything is written, all pairs are checked against the test topics (`labelers.distill.leaks`).
 """
@@ -57,8 +57,8 @@ def _check(work: Work) -> None:
         if hasattr(work.labeler(name), "embed") and train["relevance"].n_unique() < 2:
             there = "no judgments" if train.is_empty() else "judgments of one grade only"
             what = (
-                f"teach.teachers has {name!r}, which gives a score and no grades, and the training topics have "
-                f"{there} that could say what a score is worth"
+                f"teach.teachers has {name!r}, which gives a score and no grades, and the training topics "
+                f"have {there} that could say what a score is worth"
             )
             raise settings.problem(
                 "teachers",
@@ -151,8 +151,8 @@ def training_pairs(work: Work, rows: Sequence[Row]) -> pl.DataFrame:
 
     Raises
     ------
-    UsageError: a pair belongs to a test topic. InputError: a row's probs do not fit the grades, or its document
-        is not in the collection.
+    UsageError: a pair belongs to a test topic. InputError: a row's probs do not fit the grades, or its
+        document is not in the collection.
     """
     path = work.out / TAUGHT.file
     for number, row in enumerate(rows, 1):

@@ -1,9 +1,9 @@
 """What a labeler teaches: a distribution over the collection's grades for each pair, or why there is none.
 
 A labeler that gives a distribution is taken at its word. One that gives only a score (an encoder's cosine)
-has to be calibrated first, on the human judgments of the training topics: an ordinal regression on the score with
-an effect of the topic (`harness.ordinal`), which for a topic that nobody judged widens the distribution by as
-much as topics differ.
+has to be calibrated first, on the human judgments of the training topics: an ordinal regression on the score
+with an effect of the topic (`harness.ordinal`), which for a topic that nobody judged widens the distribution
+by as much as topics differ.
 """
 
 from __future__ import annotations
@@ -93,7 +93,7 @@ def ask(
 def _signals(
     labeler: Labeler, pairs: pl.DataFrame, ledger: Ledger, progress: Progress | None
 ) -> pl.DataFrame:
-    """Signals in the order of the pairs, asked for document by document: an encoder reads each once a batch."""
+    """Signals in the order of the pairs; asked document by document, which an encoder reads once a batch."""
     order = pairs["doc_id"].arg_sort()
     found = signals(labeler, pairs[order], ledger=ledger, progress=progress)
     return found[order.arg_sort()]
