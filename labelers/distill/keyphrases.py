@@ -49,6 +49,7 @@ _MONTH = re.compile(
 _NUMBER = re.compile(r"\b\d[\d,.]*\s+([a-z]+)")
 _MONEY = re.compile(r"[$€£]\s?\d|\b\d[\d,.]*\s?(?:dollars|euros|pounds|EUR|USD|GBP)\b")
 _PERSON = re.compile(r"(?<=[a-z,:] )[A-Z][a-z]+ [A-Z][a-z]+\b")
+_NAME = re.compile(r"\b[A-Z][a-z]+ [A-Z][a-z]+\b")
 _MEANING = re.compile(r"^((?:[A-Z][\w-]*)(?: [\w-]+){0,2}) (?:is|are|means|refers to) (?:a|an|the)\b")
 _TO_DO = re.compile(r"\bto ([a-z]{3,12}) ((?:the|a|an|your|this|its|their|all) [^.,;:!?()\n]{3,60})")
 _DO = re.compile(r"^([A-Z][a-z]{2,10}) ((?:the|a|an|your|this|its|all|any) [^.,;:!?()\n]{3,60})")
@@ -67,6 +68,28 @@ _LONG = (
     "i have a question about {1} and {2}, it has to do with {0}",
 )
 _LONG_OF_TWO = "i need to know what there is about {0}, above all what it has to do with {1}"
+_OPENING = frozenset(["a", "an", "the", "to", "from", "of", "re", "for", "on", "in", "at", "fwd", "and"])
+_EMPTY = frozenset(
+    [
+        "there",
+        "this",
+        "that",
+        "these",
+        "those",
+        "it",
+        "here",
+        "what",
+        "which",
+        "who",
+        "he",
+        "she",
+        "they",
+        "we",
+        "you",
+        "all",
+        "one",
+    ]
+)
 _HOW = ("how does {0} work", "how to deal with {0}", "what do i do about {0}")
 
 
@@ -168,6 +191,8 @@ class Keyphrases:
         words = [w.lower() for w in _WORD.findall(parts[0] if parts else plain)][:7]
         while words and words[-1] in self._stops:
             words.pop()
+        while words and words[0] in _OPENING:
+            words.pop(0)
         return words
 
     def _phrases(self, text: str, title: str) -> list[str]:
@@ -183,6 +208,7 @@ class Keyphrases:
                     place.setdefault(phrase, number)
         in_title = {p for run in self._runs(title) for n in (1, 2, 3) for p in _grams(run, n)}
         common = max(0.2 * documents, 3)
+        people = {match.lower() for match in _NAME.findall(text)} - in_title
         scores: dict[str, float] = {}
         for phrase, times in count.items():
             parts = phrase.split(" ")
@@ -196,7 +222,8 @@ class Keyphrases:
                 score *= 1.25
             else:  # words that stand side by side once in the whole corpus need not belong together
                 score *= 0.7
-            scores[phrase] = score * (1.4 if phrase in in_title else 1.0)
+            # Names are in many documents, and seldom what one is about.
+            scores[phrase] = score * (1.4 if phrase in in_title else 0.5 if phrase in people else 1.0)
         kept: list[str] = []
         for phrase in sorted(scores, key=lambda p: (-scores[p], p)):
             if not any(set(phrase.split()) & set(other.split()) for other in kept):
@@ -244,7 +271,7 @@ def _fact(read: _Read, rng: np.random.Generator) -> str:
         about = _about(sentence, read)
         if not about:
             continue
-        if match := _MEANING.match(sentence):
+        if (match := _MEANING.match(sentence)) and match[1].split()[0].lower() not in _EMPTY:
             asked.append(f"what is {match[1].lower()}")
         if _MONEY.search(sentence):
             asked.append(f"how much does {about} cost")
