@@ -268,7 +268,7 @@ def test_hard_negatives_of_bm25_leave_out_what_may_be_relevant(tmp_path: Path) -
     (folder / "queries.tsv").write_text("q1\tpumps\n")
     path = tmp_path / "distill.toml"
     path.write_text(
-        'collection = "docs"\nout = "made"\n[synthesize]\nqueries = 9\nkinds = ["navigational", "keyword"]\n'
+        'collection = "docs"\nout = "made"\n[synthesize]\nqueries = 40\nkinds = ["navigational", "keyword"]\n'
         '[negatives]\nbm25 = 3\nencoder = 0\nrandom = 1\nmodel = "none"\n'
     )
     made = distill(path, ["synthesize", "negatives"]).stages[1]
@@ -277,7 +277,8 @@ def test_hard_negatives_of_bm25_leave_out_what_may_be_relevant(tmp_path: Path) -
     for pairs in by_query.values():
         assert len({row["doc_id"] for row in pairs}) == len(pairs)
         found = {row["doc_id"]: row["found"] for row in pairs}
-        assert not {"d0", "twin"} <= set(found), "the same text twice"
+        same = {"d0", "twin"} & set(found)
+        assert "seed" not in {found[d] for d in same} or len(same) == 1, "the seed's text again"
         assert sum(how == "bm25" for how in found.values()) <= 3
     assert made.summary["left out"].get("same text as the seed", 0) >= 1
     assert all(row["rank"] >= 1 for row in rows if row["found"] == "bm25")

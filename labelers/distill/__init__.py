@@ -1,1 +1,3 @@
 """Distilling: from documents and a teacher to a small labeler of one's own, in stages."""
+
+__all__ = ()

@@ -94,14 +94,14 @@ def _run(work: Work, given: Mapping[str, list[Row]]) -> Made:
         answers.append(ask(labeler, pairs[others].select(list(PAIR_COLUMNS)), known, scale, **how))
     if answers:
         probs[others] = _blend(answers, config.weights)
-    for number, place in enumerate(others.tolist()):
+    for number, row_at in enumerate(others.tolist()):
         for one in answers:
             if np.isfinite(one.probs[number, 0]):
-                told[place][one.name] = _plain(one.probs[number])
+                told[row_at][one.name] = _plain(one.probs[number])
             else:
-                reasons[place] = reasons[place] or f"{one.name}: {one.reasons[number] or 'no signal'}"
+                reasons[row_at] = reasons[row_at] or f"{one.name}: {one.reasons[number] or 'no signal'}"
         if not answers:
-            reasons[place] = "not judged, and no other teacher"
+            reasons[row_at] = "not judged, and no other teacher"
     _check_targets(probs, scale)
     taught = [
         {
