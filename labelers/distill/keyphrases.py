@@ -208,7 +208,7 @@ class Keyphrases:
                     place.setdefault(phrase, number)
         in_title = {p for run in self._runs(title) for n in (1, 2, 3) for p in _grams(run, n)}
         common = max(0.2 * documents, 3)
-        people = {match.lower() for match in _NAME.findall(text)} - in_title
+        people = {word.lower() for match in _NAME.findall(text) for word in match.split()}
         scores: dict[str, float] = {}
         for phrase, times in count.items():
             parts = phrase.split(" ")
@@ -223,7 +223,7 @@ class Keyphrases:
             else:  # words that stand side by side once in the whole corpus need not belong together
                 score *= 0.7
             # Names are in many documents, and seldom what one is about.
-            scores[phrase] = score * (1.4 if phrase in in_title else 0.5 if phrase in people else 1.0)
+            scores[phrase] = score * (1.4 if phrase in in_title else 0.5 if people.issuperset(parts) else 1.0)
         kept: list[str] = []
         for phrase in sorted(scores, key=lambda p: (-scores[p], p)):
             if not any(set(phrase.split()) & set(other.split()) for other in kept):
