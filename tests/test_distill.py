@@ -169,7 +169,9 @@ def test_from_documents_to_taught_pairs(write: Write, capsys: pytest.CaptureFixt
     queries, pairs, taught = rows_of("queries.jsonl"), rows_of("pairs.jsonl"), rows_of("taught.jsonl")
     assert len(queries) == told["stages"]["synthesize"]["rows"] == 30
     assert {row["generator"] for row in queries} == {"keyphrase"}
-    assert {row["kind"] for row in queries} == {"navigational", "fact", "how-to", "keyword", "long"}
+    assert {row["kind"] for row in queries} == {"navigational", "fact", "how-to", "keyword"}
+    dropped = told["stages"]["synthesize"]["summary"]["dropped"]
+    assert dropped["nothing for a long query"] > 0, "documents of two key phrases"
     assert {row["found"] for row in pairs} == {"seed", "encoder", "random", "judged"}
     for query in queries:
         (seed,) = (p for p in pairs if p["query_id"] == query["query_id"] and p["found"] == "seed")

@@ -59,6 +59,7 @@ _ENDS_OBJECT = {
     "and", "or", "if", "when", "while", "because", "so", "that", "which", "who", "with", "in", "on", "at",
     "by", "from", "until", "unless", "as", "is", "are", "was", "were", "be", "will", "can", "may", "must",
     "for", "of", "before", "after", "within", "into", "but", "than", "then", "where", "whose", "has", "have",
+    "to",
 }  # fmt: skip
 _LONG = (
     "i need to know about {0}, in particular {1} and {2}",
