@@ -22,7 +22,7 @@ from harness.trec_bytes import file_hash, replace_file
 from labelers.distill.rows import Fields, Row, digest_of, line_bytes, read_rows
 from labelers.distill.work import Work
 
-__all__ = ["MANIFEST", "Made", "Outcome", "Stage", "run_stages"]
+__all__ = ["MANIFEST", "NOT_ACCEPTED", "UNLABELED", "Made", "Outcome", "Stage", "run_stages"]
 
 MANIFEST = "stages.json"
 """The file that says what each of the others was made of."""
