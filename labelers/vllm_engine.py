@@ -44,6 +44,9 @@ _BREAKING = ("torchvision", "torchaudio", "torchcodec")
 """vLLM works without them, but not with builds of theirs that do not fit torch's."""
 
 
+_ALIVE: weakref.WeakSet[Engine] = weakref.WeakSet()
+
+
 class Spoken(NamedTuple):
     """What was said after a prompt: log-probabilities of tokens, and how much of it was not read again."""
 
@@ -52,7 +55,7 @@ class Spoken(NamedTuple):
 
 
 class Engine:
-    """One model, loaded when it is made.
+    """One model, loaded when it is made. Another that is loaded shuts it down.
 
     Parameters
     ----------
@@ -66,6 +69,10 @@ class Engine:
 
     def __init__(self, path: Path, settings: Settings, dtype: str, **given: Any) -> None:
         self._path = path
+        # Engines in one process share vLLM's process groups, which end with the first that ends.
+        gc.collect()
+        for other in list(_ALIVE):
+            other.close()
         arguments = {
             "model": str(path),
             "dtype": dtype,
@@ -98,10 +105,17 @@ class Engine:
             except Exception as exc:
                 raise LabelerError(f"vLLM cannot run {path}: {_hinted(exc)}") from exc
         self._end = weakref.finalize(self, _shut, self._llm)
+        _ALIVE.add(self)
+
+    @property
+    def closed(self) -> bool:
+        """Whether it has been shut down, perhaps since another model was started."""
+        return self._llm is None
 
     def close(self) -> None:
         """Shut the engine down and free its memory."""
         self._llm = None
+        _ALIVE.discard(self)
         self._end()
 
     def speak(

@@ -89,7 +89,7 @@ class VLLMCausal(NextToken):
             return []
         answers = self._tokens.answers
         adapter = self._adapter_files.path if self._adapter_files else None
-        found = self._engine.speak(prompts, answers, adapter)
+        found = self._running().speak(prompts, answers, adapter)
         self._used["requests"] += 1
         self._used["tokens_in"] += sum(map(len, prompts))
         self._used["tokens_cached"] += sum(one.cached for one in found)
@@ -104,6 +104,11 @@ class VLLMCausal(NextToken):
 
     def _longest(self) -> int:
         return self._room() - 1
+
+    def _running(self) -> Engine:
+        if self._engine.closed:  # another model was run meanwhile
+            self.close()
+        return self._engine
 
     @cached_property
     def _engine(self) -> Engine:

@@ -86,7 +86,7 @@ class VLLMPairs:
         reasons = [one.reason for one in read]
         probs: list[list[float] | None] = [None] * len(read)
         scores: list[float | None] = [None] * len(read)
-        told = self._engine.classify([(read[row].ids, read[row].types) for row in rows]) if rows else []
+        told = self._running().classify([(read[row].ids, read[row].types) for row in rows]) if rows else []
         for row, logits in zip(rows, told, strict=True):
             if self._labels is None:
                 scores[row] = float(logits[0]) if np.isfinite(logits[0]) else None
@@ -124,6 +124,11 @@ class VLLMPairs:
         file, known = self._files.path / "tokenizer.json", self._files.config.get("vocab_size")
         return PairTokens(file, self._longest(), self._settings.tokens, known)
 
+    def _running(self) -> Engine:
+        if self._engine.closed:  # another model was run meanwhile
+            self.close()
+        return self._engine
+
     @cached_property
     def _engine(self) -> Engine:
         return Engine(
@@ -132,5 +137,6 @@ class VLLMPairs:
             self._dtype,
             runner="pooling",
             max_model_len=self._longest(),
+            skip_tokenizer_init=False,  # vLLM asks it for the marks between texts
             enable_prefix_caching=False,  # there is nothing to keep where every token sees every other
         )
