@@ -86,7 +86,10 @@ class VLLMPairs:
         reasons = [one.reason for one in read]
         probs: list[list[float] | None] = [None] * len(read)
         scores: list[float | None] = [None] * len(read)
-        told = self._running().classify([(read[row].ids, read[row].types) for row in rows]) if rows else []
+        # Models without a table of parts do not take them.
+        parts = int(self._files.config.get("type_vocab_size") or 0) > 1
+        shown = [(read[row].ids, read[row].types if parts else []) for row in rows]
+        told = self._running().classify(shown) if rows else []
         for row, logits in zip(rows, told, strict=True):
             if self._labels is None:
                 scores[row] = float(logits[0]) if np.isfinite(logits[0]) else None
