@@ -39,7 +39,8 @@ if TYPE_CHECKING:
     import polars as pl
 
 __all__ = [
-    "BUILT_IN", "SHOTS", "Cutter", "Example", "Filled", "Form", "Prompt", "fenced", "read_prompt", "shown_with",
+    "BUILT_IN", "SHOTS", "Cutter", "Example", "Filled", "Form", "Prompt", "fenced", "read_prompt",
+    "shown_with",
 ]  # fmt: skip
 
 Form = Literal["token", "text"]
