@@ -23,7 +23,7 @@ from harness.calibrator import Calibrator
 from harness.errors import CalibrationError
 from harness.evidence import Pool, read_pool
 from harness.frames import LABELS
-from harness.grading import hard_grades, plain, quality, tempered, thresholds
+from harness.grading import carried, hard_grades, plain, quality, shares, tempered, thresholds
 from harness.judgments import SHIFTS
 from harness.kernels import STARTS, STARTS_WITHOUT_VECTORS, Space
 from harness.ordinal import (
@@ -126,7 +126,12 @@ def _calibrate(
             thresholds=thresholds(informed.probs[judged], y, pool.grades),
             thresholds_bare=thresholds(bare.probs[judged], y, pool.grades),
         )
+        below = shares(bare.probs[judged], model.thresholds_bare, pool.grades)
+        model, cuts_bare = replace(model, shares_bare=below), model.thresholds_bare
     else:
+        cuts_bare = model.thresholds_bare
+        if not judged.any():  # nothing here says where the grades lie
+            cuts_bare = carried(bare.probs[pool.heard], model.shares_bare, cuts_bare, pool.grades)
         informed = replace(informed, probs=_probs(model, informed, tempered=True))
     probs = np.where(informed.told[:, None], informed.probs, bare.probs)
     if calibrator is None:
@@ -137,10 +142,13 @@ def _calibrate(
     hard = np.where(
         informed.told,
         hard_grades(probs, model.thresholds, pool.grades),
-        hard_grades(probs, model.thresholds_bare, pool.grades),
+        hard_grades(probs, cuts_bare, pool.grades),
     )
     labels = _labels(pool, model, probs, hard, informed, signals)
-    report = _report(pool, model, judged, (probs[judged], hard[judged]), informed, bare, labels)
+    bare_hard = hard_grades(bare.probs[judged], cuts_bare, pool.grades)
+    report = _report(
+        pool, model, judged, (probs[judged], hard[judged]), (bare.probs[judged], bare_hard), informed, labels
+    )
     return Calibrated(labels, model, report)
 
 
@@ -206,6 +214,7 @@ def fitted(pool: Pool, neighbours: bool, seed: int) -> Calibrator:
         temper=(),
         thresholds=(),
         thresholds_bare=(),
+        shares_bare=(),
         offset=NOTHING.offset,
         shift_all=NOTHING.all,
         shift_topic=NOTHING.topic,
@@ -239,6 +248,11 @@ def fitted(pool: Pool, neighbours: bool, seed: int) -> Calibrator:
 
 def _suited(calibrator: Calibrator, pool: Pool) -> Calibrator:
     """The calibrator, if it fits this pool's grades and signals."""
+    if pool.vectors is None and not set(calibrator.kernels) <= set(STARTS_WITHOUT_VECTORS):
+        raise CalibrationError(
+            "the calibrator was fitted with vectors of documents; the signals here have none.\n"
+            "Next: leave it out, or use the same labelers"
+        )
     columns = tuple(c.name for c in pool.columns)
     if calibrator.grades != pool.grades or calibrator.columns != columns:
         raise CalibrationError(
@@ -246,11 +260,6 @@ def _suited(calibrator: Calibrator, pool: Pool) -> Calibrator:
             f"{', '.join(calibrator.labelers)}; "
             f"here are grades {pool.grades} and signals of {', '.join(pool.labelers)}.\n"
             "Next: leave it out, or use the same labelers and scale"
-        )
-    if pool.vectors is None and not set(calibrator.kernels) <= set(STARTS_WITHOUT_VECTORS):
-        raise CalibrationError(
-            "the calibrator was fitted with vectors of documents; the signals here have none.\n"
-            "Next: leave it out, or use the same labelers"
         )
     return calibrator
 
@@ -356,12 +365,12 @@ def _report(
     model: Calibrator,
     judged: Bools,
     given: tuple[Floats, Ints],
+    bare: tuple[Floats, Ints],
     informed: _Prediction,
-    bare: _Prediction,
     labels: pl.DataFrame,
 ) -> dict[str, Any]:
-    """How well each judged pair is labeled without its own judgment (`given`: its probabilities and grade),
-    and what the labels rest on."""
+    """How well each judged pair is labeled without its own judgment (`given`: its probabilities and grade;
+    `bare`: without any of its topic), and what the labels rest on."""
     per_topic = np.array([len(t.judged) for t in pool.topics]) if pool.topics else np.zeros(1)
     near = labels.filter(pl.Series(~judged) & (pl.col("similarity") >= NEAR_DUPLICATE)).height
     report: dict[str, Any] = {
@@ -381,12 +390,7 @@ def _report(
     if judged.sum() >= 2 and len(set(pool.grade[judged].tolist())) > 1:
         y = pool.grade[judged]
         report["left_out"] = quality(*given, y, pool.grades)
-        report["left_out_bare"] = quality(
-            bare.probs[judged],
-            hard_grades(bare.probs[judged], model.thresholds_bare, pool.grades),
-            y,
-            pool.grades,
-        )
+        report["left_out_bare"] = quality(*bare, y, pool.grades)
     return report
 
 

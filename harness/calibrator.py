@@ -23,9 +23,10 @@ class Calibrator:
     `columns` are the signals it wants, `center` and `scale` standardise them; `weights`, `cuts`,
     `amplitudes` are the model's; `temper` (a factor and cuts) is what leaving one out taught about its
     confidence; `thresholds` cut expected gains into hard grades for topics with judgments,
-    `thresholds_bare` for those without. `offset`, `shift_all` and `shift_topic` are what judged documents
-    that one run alone found say of holes (`selection.Shift`); the labels of unjudged pairs are moved by the
-    first and carry the others.
+    `thresholds_bare` for those without. `shares_bare` are the shares of the judged pairs below these: they
+    carry over to a collection without judgments, where the thresholds do not. `offset`, `shift_all` and
+    `shift_topic` are what judged documents that one run alone found say of holes (`selection.Shift`); the
+    labels of unjudged pairs are moved by the first and carry the others.
     """
 
     grades: tuple[int, ...]
@@ -40,6 +41,7 @@ class Calibrator:
     temper: tuple[float, ...]
     thresholds: tuple[float, ...]
     thresholds_bare: tuple[float, ...]
+    shares_bare: tuple[float, ...]
     offset: float
     shift_all: float
     shift_topic: float
@@ -82,6 +84,7 @@ class Calibrator:
         parts = [
             (self.center, columns), (self.scale, columns), (self.weights, columns), (self.cuts, cuts),
             (self.amplitudes, len(self.kernels)), (self.thresholds, cuts), (self.thresholds_bare, cuts),
+            (self.shares_bare, cuts),
             (self.temper, cuts + 1 if self.temper else 0),
         ]  # fmt: skip
         shifts = (self.offset, self.shift_all, self.shift_topic)

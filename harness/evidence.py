@@ -17,6 +17,10 @@ from harness.frames import QRELS, SIGNALS, check
 __all__ = ["Column", "Pool", "Topic", "read_pool"]
 
 
+_COMPANY = 10
+"""Documents of a topic's pool that stand for its best, and for a document's nearest."""
+
+
 @dataclass(frozen=True)
 class Column:
     """One column of the design: its name, the weight it starts from, and how hard it is held there."""
@@ -125,10 +129,15 @@ def read_pool(signals: Sequence[pl.DataFrame], human: pl.DataFrame, grades: Sequ
             + "".join(f", {n} times {why!r}" for why, n in reasons.head(3).iter_rows())
             + ".\nNext: name a labeler that can see these pairs, or a collection that has their texts"
         )
-    x = np.column_stack(values)
-    heard = np.asarray(np.isfinite(x).any(axis=1))
+    heard = np.asarray(np.isfinite(np.column_stack(values)).any(axis=1))
     table = np.column_stack(leads)
     lead = np.nan_to_num(table).sum(axis=1) / np.maximum(np.isfinite(table).sum(axis=1), 1)
+    vectors = _vectors(joined)
+    if vectors is not None:
+        for column, value in _company(vectors, lead, spans):
+            columns.append(column)
+            values.append(value)
+    x = np.column_stack(values)
     topics = tuple(
         Topic(
             str(pairs["query_id"][int(a)]),
@@ -138,7 +147,7 @@ def read_pool(signals: Sequence[pl.DataFrame], human: pl.DataFrame, grades: Sequ
         for a, b in spans
     )
     ids = tuple(sorted({str(n) for f in frames for n in f["labeler"].drop_nulls().unique()}))
-    return Pool(pairs, scale, ids, tuple(columns), x, lead, grade, heard, _vectors(joined), topics)
+    return Pool(pairs, scale, ids, tuple(columns), x, lead, grade, heard, vectors, topics)
 
 
 def _columns(
@@ -173,6 +182,31 @@ def _columns(
         features[rows] = np.array(frame["features"].drop_nulls().to_list(), dtype=float)
         for k in range(features.shape[1]):
             yield Column(f"{name}: feature {k + 1} in topic", 0.0, 30.0), _z(features[:, k], spans), False
+
+
+def _company(
+    vectors: npt.NDArray[np.float32], lead: Floats, spans: list[tuple[int, int]]
+) -> Iterator[tuple[Column, Floats]]:
+    """What a document's likeness to the rest of its topic's pool says: to the pool's best, and to those most
+    like it.
+
+    The first is pseudo-relevance feedback (Rocchio, 1971). The second tells apart topics with many relevant
+    documents, whose pools lie close together (cf. the cluster hypothesis, van Rijsbergen, 1979).
+    """
+    best, crowd = np.full(len(lead), np.nan), np.full(len(lead), np.nan)
+    for a, b in spans:
+        rows = a + np.flatnonzero(np.any(vectors[a:b] != 0, axis=1))
+        if len(rows) < 2:
+            continue
+        mine = vectors[rows]
+        first = np.argsort(-lead[rows], kind="stable")[:_COMPANY]
+        best[rows] = mine @ mine[first].mean(axis=0)
+        alike = mine @ mine.T
+        np.fill_diagonal(alike, -np.inf)
+        most = min(_COMPANY, len(rows) - 1)
+        crowd[rows] = np.partition(alike, -most, axis=1)[:, -most:].mean(axis=1)
+    yield Column("pool: likeness to its best", 0.2, 2.0), best
+    yield Column("pool: likeness to its nearest", 0.3, 2.0), crowd
 
 
 def _z(values: Floats, spans: list[tuple[int, int]]) -> Floats:

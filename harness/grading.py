@@ -11,7 +11,9 @@ import numpy.typing as npt
 from harness.arrays import Floats, Ints
 from harness.ordinal import distribution
 
-__all__ = ["hard_grades", "plain", "quality", "tempered", "thresholds"]
+__all__ = ["carried", "hard_grades", "plain", "quality", "shares", "tempered", "thresholds"]
+
+_WORTH = 100
 
 
 def tempered(mean: Floats, variance: Floats, y: Ints, cuts: Floats) -> tuple[float, ...]:
@@ -70,6 +72,26 @@ def thresholds(probs: Floats, y: Ints, grades: tuple[int, ...]) -> tuple[float, 
         if reached == before:
             break
     return plain(np.sort(best))
+
+
+def shares(probs: Floats, cuts: Sequence[float], grades: tuple[int, ...]) -> tuple[float, ...]:
+    """Shares of the expected gains that lie at or below each cut."""
+    gain = probs @ np.asarray(grades, dtype=float)
+    return plain((gain[:, None] <= np.asarray(cuts)).mean(axis=0))
+
+
+def carried(
+    probs: Floats, below: Sequence[float], cuts: Sequence[float], grades: tuple[int, ...]
+) -> tuple[float, ...]:
+    """Cuts for another collection, with the same shares of its pairs below them.
+
+    With few pairs the shares say little, and the cuts count as much as `_WORTH` pairs.
+    """
+    gain = probs @ np.asarray(grades, dtype=float)
+    if not len(gain):
+        return tuple(cuts)
+    weight = len(gain) / (len(gain) + _WORTH)
+    return plain(np.sort(weight * np.quantile(gain, below) + (1 - weight) * np.asarray(cuts)))
 
 
 def hard_grades(probs: Floats, cuts: Sequence[float], grades: tuple[int, ...]) -> Ints:
