@@ -21,7 +21,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from polars.testing import assert_frame_equal
 
-from harness import labeling, registry
+from harness import asking, registry
 from harness.errors import LabelerError, MissingExtra, SchemaError, UnknownName, UsageError
 from harness.frames import PAIRS, SIGNALS, check
 from harness.labeling import label_id, load, signal_batches, signals, vectors
@@ -187,7 +187,7 @@ def test_batch_size_cuts_duplicates_and_order_change_no_row(
 def test_a_stream_is_cut_into_windows_that_do_not_depend_on_how_it_comes(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(labeling, "WINDOW", 4)
+    monkeypatch.setattr(asking, "WINDOW", 4)
     pairs = make_pairs([("a", f"t{i}") for i in range(11)])
     for cut in (1, 3, 4, 11):
         out = list(signal_batches(Fake(), pairs.iter_slices(cut)))
@@ -196,7 +196,7 @@ def test_a_stream_is_cut_into_windows_that_do_not_depend_on_how_it_comes(
 
 
 def test_a_stream_is_answered_as_it_comes(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(labeling, "WINDOW", 2)
+    monkeypatch.setattr(asking, "WINDOW", 2)
 
     def endless() -> Any:
         for i in range(10**9):
@@ -632,7 +632,7 @@ MINE = """
 def test_built_in_names() -> None:
     assert label_id(load("constant:1", GRADES)).startswith("constant@")
     assert set(registry.BUILT_IN) == {
-        *("cascade", "constant", "ensemble", "hf", "lookup", "minilm", "openai")
+        *("cascade", "constant", "cross-encoder", "ensemble", "hf", "lookup", "minilm", "openai", "vllm")
     }
     assert registry.BUILT_IN["minilm"].target == "labelers.encoder:MiniLM"
 
@@ -643,7 +643,7 @@ def test_a_registered_package_gets_the_argument_and_the_grades(package: Any) -> 
     assert load("mine:a:b", GRADES).fingerprint == "0000a:b"
     assert load("mine:", GRADES).fingerprint == "0000"
     assert load("mine", GRADES).grades == GRADES
-    (line,) = (a for a in labeling.available() if a.name == "mine")
+    (line,) = (a for a in registry.available() if a.name == "mine")
     assert line == registry.Listed("mine", "theirs:Mine", "theirs", True)
 
 
@@ -655,7 +655,7 @@ def test_a_registered_name_wins_over_a_module(package: Any) -> None:
 def test_a_built_in_name_cannot_be_registered_again(package: Any) -> None:
     package(MINE, {"constant": "theirs:Mine"})
     assert load("constant:1", GRADES).name == "constant"
-    assert [a.name for a in labeling.available()].count("constant") == 1
+    assert [a.name for a in registry.available()].count("constant") == 1
 
 
 def test_module_object_is_called_with_the_grades(package: Any) -> None:
@@ -674,7 +674,7 @@ def test_a_module_in_the_folder_one_is_in(tmp_path: Path, monkeypatch: pytest.Mo
 def test_unknown_names_say_what_is_near_and_what_to_do() -> None:
     with pytest.raises(UnknownName, match="Did you mean 'minilm'") as caught:
         load("minillm", GRADES)
-    assert "Available: cascade, constant, ensemble, hf, lookup, minilm" in str(caught.value)
+    assert "Available: cascade, constant, cross-encoder, ensemble, hf, lookup, minilm" in str(caught.value)
     assert "stopgap.labelers" in str(caught.value)
     with pytest.raises(UnknownName, match=r"(?s)'constnt'\. Did you mean 'constant'.*Nor is there a module"):
         load("constnt:1", GRADES)
@@ -761,7 +761,7 @@ def test_a_name_that_two_packages_register(package: Any) -> None:
 
 def test_available_says_what_each_needs_without_importing_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(registry, "find_spec", lambda name: None)
-    lines = {line.name: line for line in labeling.available()}
+    lines = {line.name: line for line in registry.available()}
     assert lines["constant"].installed
     assert lines["constant"].needs == ""
     assert not lines["minilm"].installed

@@ -265,16 +265,18 @@ def bert(folder: Path, labels: int) -> Path:
 
 def by_hand(folder: Path, texts: list[str]) -> np.ndarray[Any, Any]:
     """The logits of single pairs, through transformers."""
-    from transformers import AutoModelForSequenceClassification, PreTrainedTokenizerFast
+    from tokenizers import Tokenizer
+    from transformers import AutoModelForSequenceClassification
 
-    words = PreTrainedTokenizerFast.from_pretrained(folder)
+    words = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    words.enable_truncation(256, strategy="only_second")
     made = AutoModelForSequenceClassification.from_pretrained(folder).eval()
     rows = []
     for text in texts:
-        read = words(QUERY, text, truncation="only_second", max_length=256, return_tensors="pt")
-        given = {name: read[name] for name in ("input_ids", "token_type_ids") if name in read}
-        if made.config.model_type != "bert":
-            given = {"input_ids": read["input_ids"]}
+        read = words.encode(QUERY, text)
+        given = {"input_ids": torch.tensor([read.ids])}
+        if made.config.model_type == "bert":
+            given["token_type_ids"] = torch.tensor([read.type_ids])
         with torch.inference_mode():
             rows.append(made(**given).logits[0].double().numpy())
     return np.array(rows)
