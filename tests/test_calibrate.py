@@ -21,8 +21,9 @@ from polars.testing import assert_frame_equal
 from harness.calibrate import Calibrated, calibrate
 from harness.calibrator import Calibrator
 from harness.errors import CalibrationError, InputError
+from harness.evidence import read_pool
 from harness.frames import LABELS, QRELS, SIGNALS, check
-from harness.grading import quality
+from harness.grading import carried, quality, shares
 from harness.judgments import SHIFTS
 from harness.labeling import load, signals
 from harness.selection import NOTHING, moved
@@ -632,3 +633,52 @@ def test_gpt_4s_labels_calibrated_on_twenty_judgments_a_topic(data_dir: Path) ->
     assert calibrated["kappa_quadratic"] > plain["kappa_quadratic"]
     assert calibrated["ece"] < plain["ece"] / 2
     assert calibrated["auc"] > plain["auc"]
+
+
+# -- the company a document keeps ----------------------------------------------------------------------------
+
+
+def test_the_pool_says_how_like_its_best_and_its_nearest_a_document_is() -> None:
+    """Against the same sums written out, for a pool with a document that has no vector."""
+    rng = np.random.default_rng(5)
+    vectors = rng.standard_normal((24, 6)).astype(np.float32)
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    scores = rng.random(24)
+    signals = pl.DataFrame(
+        {
+            "query_id": ["q"] * 24,
+            "doc_id": [f"d{i:02}" for i in range(24)],
+            "probs": pl.Series([None] * 24, dtype=pl.List(pl.Float32)),
+            "score": pl.Series(scores, dtype=pl.Float32),
+            "labeler": ["fake@12345678"] * 24,
+            "reason": pl.Series([None] * 24, dtype=pl.String),
+            "vector": pl.Series([*vectors[:-1].tolist(), None], dtype=pl.Array(pl.Float32, 6)),
+        }
+    )
+    pool = read_pool([signals], pl.DataFrame(schema=QRELS), GRADES)
+    names = [c.name for c in pool.columns]
+    best, nearest = (pool.x[:, names.index(f"pool: likeness to its {what}")] for what in ("best", "nearest"))
+    first = sorted(range(23), key=lambda i: -scores[i])[:10]
+    for i in range(23):
+        assert best[i] == pytest.approx(np.mean([vectors[i] @ vectors[j] for j in first]), abs=1e-5)
+        alike = sorted((float(vectors[i] @ vectors[j]) for j in range(23) if j != i), reverse=True)
+        assert nearest[i] == pytest.approx(np.mean(alike[:10]), abs=1e-5)
+    assert np.isnan([best[23], nearest[23]]).all()
+    assert not any(
+        "pool" in c.name
+        for c in read_pool([signals.drop("vector")], pl.DataFrame(schema=QRELS), GRADES).columns
+    )
+
+
+def test_cuts_are_carried_to_a_pool_without_judgments_by_the_shares_below_them() -> None:
+    rng = np.random.default_rng(3)
+    probs = rng.dirichlet([1.0, 1.0, 1.0, 1.0], 4000)
+    cuts = (0.9, 1.5, 2.1)
+    below = shares(probs, cuts, GRADES)
+    gain = probs @ np.arange(4.0)
+    assert below == pytest.approx([(gain <= c).mean() for c in cuts])
+    shifted = np.column_stack([probs[:, 0] * 0.3, probs[:, 1:] + probs[:, :1] * 0.7 / 3])
+    moved = carried(shifted, below, cuts, GRADES)
+    assert shares(shifted, moved, GRADES) == pytest.approx(below, abs=0.03)
+    assert carried(probs[:0], below, cuts, GRADES) == cuts
+    assert np.all(np.abs(np.subtract(carried(shifted[:2], below, cuts, GRADES), cuts)) < 0.05)
