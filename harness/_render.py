@@ -196,16 +196,24 @@ def fill_story(summary: Mapping[str, Any], accounts: Sequence[Mapping[str, Any]]
 
 
 def account_line(account: Mapping[str, Any]) -> str:
-    """What a labeler that sends requests took, in a sentence."""
-    more = [f"{account.get('tokens_in', 0):,} tokens in, {account.get('tokens_out', 0):,} out"]
+    """What a labeler that was asked took, in a sentence; what it does not tell of itself is left out."""
+    more = [f"asked about {count(account['asked'], 'pair')}"]
+    if "unsure" in account:
+        more.append(f"unsure of {account['unsure']:,}: {account['passed_on']:,} passed on")
+    if account.get("left_unsure"):
+        more.append(f"{account['left_unsure']:,} left unsure for want of budget")
+    if "requests" in account:
+        again = f" ({account['retries']:,} of them again)" if account.get("retries") else ""
+        more.append(f"{count(account['requests'], 'request')}{again}")
+    if "tokens_in" in account:
+        more.append(f"{account['tokens_in']:,} tokens in, {account.get('tokens_out', 0):,} out")
     if cut := account.get("cut"):
         more.append(f"{count(cut, 'document')} shortened")
     if account["pairs_per_second"] is not None:
         more.append(f"{account['seconds']:,.1f} s, {account['pairs_per_second']:,.1f} pairs/s")
     if "cost" in account:
         more.append(f"{account['cost']:,.4f} {account['currency']}".rstrip())
-    again = f" ({account['retries']:,} of them again)" if account.get("retries") else ""
-    return f"{account['labeler']}: {count(account['requests'], 'request')}{again}, {', '.join(more)}."
+    return f"{account['labeler']}: {', '.join(more)}."
 
 
 # -- JSON ----------------------------------------------------------------------------------------------------

@@ -54,7 +54,7 @@ for _verb in (
     *(labels.demo, labels.collections, labels.labelers, labels.lint, labels.retrieve, labels.holes),
     *(labels.fill, labels.measure),
     *(verdicts.compare, verdicts.plan, verdicts.agree, verdicts.simulate, verdicts.estimate),
-    *(distilling.distill, verdicts.diagnose, verdicts.gate, verdicts.report),
+    *(verdicts.diagnose, distilling.distill, verdicts.gate, verdicts.report),
 ):
     app.command(cls=Verb, epilog=EPILOG.get(_verb.__name__))(_verb)
 

@@ -23,7 +23,7 @@ QRELS = "1 0 a 2\n1 0 b 0\n1 0 d 1\n2 0 a 0\n2 0 c 2\n"
 ONE = "".join(f"{q} Q0 {d} {r} {9 - r} one\n" for q in "12" for r, d in enumerate("acbed", start=1))
 TWO = "".join(f"1 Q0 {d} {r} {9 - r} two\n" for r, d in enumerate("bad", start=1))
 VERBS = ["demo", "collections", "labelers", "lint", "retrieve", "holes", "fill", "measure", "compare", "plan"]
-VERBS += ["agree", "simulate", "estimate", "diagnose", "gate", "report"]
+VERBS += ["agree", "simulate", "estimate", "diagnose", "distill", "gate", "report"]
 
 Run = Callable[..., tuple[int, str, str]]
 

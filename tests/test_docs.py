@@ -157,18 +157,22 @@ def test_the_worked_labeler_gives_the_scores_it_promises(files: Path) -> None:
 @pytest.mark.usefixtures("files")
 def test_the_settings_the_prompt_and_the_server_on_the_page_of_labelers_can_be_used(files: Path) -> None:
     (prompt,) = (b for b in blocks("docs/labelers.md", "text") if "---" in b)
-    settings, prices = blocks("docs/labelers.md", "toml")
+    settings, prices, cascade, ensemble = blocks("docs/labelers.md", "toml")
     (server,) = blocks("docs/labelers.md", "python")
     (files / "mine.txt").write_text(prompt)
     (files / "judge.toml").write_text(settings + 'prices = "prices.toml"\n')
     (files / "prices.toml").write_text(prices.replace("some-model", "Qwen/Qwen2.5-7B-Instruct"))
+    (files / "two.toml").write_text(cascade.replace('"minilm"', '"constant:1"'))
+    (files / "three.toml").write_text(ensemble.replace("hf:./one", "constant:1").replace("MODEL@URL", "m"))
     told = run_installed(
         "from harness.labeling import label_id, load\n"
         "grades = {0: 'no', 1: 'yes'}\n"
-        "for spec in ('openai:judge.toml', 'openai:m?prompt=./mine.txt'):\n"
+        "for spec in ('openai:judge.toml', 'openai:m?prompt=./mine.txt', 'cascade:two.toml', 'ensemble:three.toml'):\n"
         "    print(label_id(load(spec, grades)))\n" + server
     )
-    assert re.fullmatch(r"Qwen2.5-7B-Instruct@\w{8}\nm@\w{8}\n--labeler openai:any@http://\S+/v1\n", told)
+    names = ["Qwen2.5-7B-Instruct", "m", r"cascade\+constant\+Qwen2.5-7B-Instruct", r"ensemble\+constant\+m"]
+    lines = [*(rf"{name}@\w{{8}}" for name in names), r"--labeler openai:any@http://\S+/v1", ""]
+    assert re.fullmatch("\n".join(lines), told)
 
 
 def test_the_worked_labeler_fills(files: Path) -> None:

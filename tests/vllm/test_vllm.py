@@ -266,10 +266,11 @@ def bert(folder: Path, labels: int) -> Path:
 def by_hand(folder: Path, texts: list[str]) -> np.ndarray[Any, Any]:
     """The logits of single pairs, through transformers."""
     from tokenizers import Tokenizer
-    from transformers import AutoModelForSequenceClassification
+    from transformers import AutoConfig, AutoModelForSequenceClassification
 
     words = Tokenizer.from_file(str(folder / "tokenizer.json"))
-    words.enable_truncation(256, strategy="only_second")
+    longest = AutoConfig.from_pretrained(folder).max_position_embeddings
+    words.enable_truncation(longest, strategy="only_second")
     made = AutoModelForSequenceClassification.from_pretrained(folder).eval()
     rows = []
     for text in texts:
