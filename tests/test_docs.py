@@ -167,7 +167,8 @@ def test_the_settings_the_prompt_and_the_server_on_the_page_of_labelers_can_be_u
     told = run_installed(
         "from harness.labeling import label_id, load\n"
         "grades = {0: 'no', 1: 'yes'}\n"
-        "for spec in ('openai:judge.toml', 'openai:m?prompt=./mine.txt', 'cascade:two.toml', 'ensemble:three.toml'):\n"
+        "servers = ['openai:judge.toml', 'openai:m?prompt=./mine.txt']\n"
+        "for spec in (*servers, 'cascade:two.toml', 'ensemble:three.toml'):\n"
         "    print(label_id(load(spec, grades)))\n" + server
     )
     names = ["Qwen2.5-7B-Instruct", "m", r"cascade\+constant\+Qwen2.5-7B-Instruct", r"ensemble\+constant\+m"]
