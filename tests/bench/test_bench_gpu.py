@@ -1,7 +1,7 @@
 """Pairs a second of models of real size on a GPU, through `hf:` and, where it is installed, `vllm:`.
 
-`pytest tests/bench/test_bench_gpu.py -s` prints rows for the table in docs/labelers.md, with the
-machine's name. Weights are random: they say nothing, at the speed of real ones. The tokenizer is trained on the
+`pytest tests/bench/test_bench_gpu.py -s` prints rows for the table in docs/labelers.md, with the machine's
+name. Weights are random: they say nothing, at the speed of real ones. The tokenizer is trained on the
 prompts.
 """
 
