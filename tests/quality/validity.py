@@ -25,6 +25,7 @@ from harness.calibrate import calibrate
 from harness.collection import Collection, open_collection
 from harness.labeling import load, signals
 from harness.ledger import Ledger
+from harness.simulate import simulate
 from harness.trec import read_qrels, read_runs
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -180,13 +181,42 @@ def team_out(judged: Judged) -> list[list[str]]:
     return rows
 
 
-def elsewhere(source: Judged, target: Judged) -> list[str]:
+def elsewhere(source: Judged, target: Judged) -> tuple[list[str], pl.DataFrame]:
     """Labels for a collection without a single judgment, from a calibrator fitted on another."""
     fitted = calibrate([source.signals], source.qrels, source.grades).calibrator
     labels = calibrate([target.signals], target.qrels.clear(), target.grades, calibrator=fitted).labels
     tally = Tally(target)
     tally.add(target.qrels, labels)
-    return tally.figures()
+    return tally.figures(), labels
+
+
+def other_topics(judged: Judged) -> tuple[list[str], pl.DataFrame]:
+    """Labels for a fifth of the topics at a time, from a calibrator fitted on the others."""
+    topics = judged.qrels["query_id"].unique().sort().to_list()
+    order = np.random.default_rng(0).permutation(topics).tolist()
+    tally, parts = Tally(judged), []
+    for fold in (order[k::5] for k in range(5)):
+        held = pl.col("query_id").is_in(fold)
+        labels = calibrate([judged.signals], judged.qrels.filter(~held), judged.grades).labels.filter(held)
+        tally.add(judged.qrels.filter(held), labels)
+        parts.append(labels)
+    return tally.figures(), pl.concat(parts)
+
+
+def verdicts(judged: Judged, labels: pl.DataFrame) -> list[str]:
+    """Filling the holes of teams left out with these labels, as they are: verdicts kept, and score error."""
+    folder = DATA / judged.name
+    meta = pl.read_csv(folder / "runs_meta.tsv", separator="\t").select("run", "team")
+    found = simulate(
+        read_runs(sorted((folder / "runs").glob("*.run.gz"))),
+        judged.collection.qrels(),
+        labels=labels.drop_nulls("relevance"),
+        leave_out="group",
+        groups=dict(meta.iter_rows()),
+        fills=["labels"],
+    )
+    outcome = found.to_json()["fills"]["labels"]
+    return [f"{outcome['verdict_agreement']:.4f}", f"{outcome['score_error']:.4f}"]
 
 
 def _say(name: str):
@@ -217,12 +247,14 @@ def main() -> None:
     ledger = Ledger(chosen.ledger)
     judged = {name: Judged(name, ledger) for name in chosen.collections}
     if {"llmjudge", "dl19_passage"} <= set(judged):
-        head = ["fitted on llmjudge, labels DL19", "AUC", "kappa", "quadratic", "ECE", "bare cosine AUC"]
-        print(
-            _table(
-                head, [["no judgment on any topic", *elsewhere(judged["llmjudge"], judged["dl19_passage"])]]
-            )
-        )
+        target = judged["dl19_passage"]
+        head = ["labels of DL19, fitted on", "AUC", "kappa", "quadratic", "ECE", "bare cosine AUC"]
+        ways = {
+            "llmjudge": elsewhere(judged["llmjudge"], target),
+            "DL19's other topics, in five folds": other_topics(target),
+        }
+        rows = [[way, *figures, *verdicts(target, labels)] for way, (figures, labels) in ways.items()]
+        print(_table([*head, "verdicts kept", "score error"], rows), flush=True)
     if "dl19_passage" in judged:
         head = ["judged a topic", "AUC", "kappa", "quadratic", "ECE", "bare cosine AUC"]
         print("DL19, leave one team out\n\n" + _table(head, team_out(judged["dl19_passage"])), flush=True)
