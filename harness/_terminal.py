@@ -10,12 +10,9 @@ import os
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import typer
-
-if TYPE_CHECKING:
-    from harness.labeling import Progress
 
 __all__ = [
     "BAD_INPUT",
@@ -23,6 +20,7 @@ __all__ = [
     "INCONCLUSIVE",
     "INTERRUPTED",
     "UNLABELED",
+    "Bar",
     "json",
     "progress",
     "say",
@@ -91,30 +89,44 @@ def show(
         write(f"\n{notes}")
 
 
+class Bar:
+    """A bar on stderr, to be called with (done, total); `note` shows a few words before it."""
+
+    def __init__(self, what: str) -> None:
+        self._what, self._note = what, ""
+        self._live: Any = None  # while there is something to show: results are printed between two bars
+
+    def __call__(self, done: int, total: int | None) -> None:
+        if self._live is None:
+            from harness._render import progress_bar
+
+            self._live = progress_bar()
+            self._live.add_task(self._what)
+            self._live.start()
+        said = f"{self._what}: {self._note}" if self._note else self._what
+        self._live.update(self._live.task_ids[0], completed=done, total=total, description=said)
+        if done == total:
+            self.stop()
+
+    def note(self, text: str) -> None:
+        """From the next call on, show this too."""
+        self._note = text
+
+    def stop(self) -> None:
+        """Take the bar away."""
+        if self._live is not None:
+            self._live.stop()
+            self._live = None
+
+
 @contextmanager
-def progress(what: str) -> Iterator[Progress | None]:
-    """A bar on stderr, if that is a terminal; yields what is to be called with (done, total)."""
+def progress(what: str) -> Iterator[Bar | None]:
+    """A bar on stderr, if that is a terminal."""
     if not sys.stderr.isatty():
         yield None
         return
-    from harness._render import progress_bar
-
-    live: list[Any] = []  # the bar, while there is something to show: results are printed between two bars
-
-    def stop() -> None:
-        if live:
-            live.pop().stop()
-
-    def show(done: int, total: int | None) -> None:
-        if not live:
-            live.append(progress_bar())
-            live[0].add_task(what)
-            live[0].start()
-        live[0].update(live[0].task_ids[0], completed=done, total=total)
-        if done == total:
-            stop()
-
+    bar = Bar(what)
     try:
-        yield show
+        yield bar
     finally:
-        stop()
+        bar.stop()

@@ -1,9 +1,10 @@
-"""Training: the loop, its checkpoints, and students that labelers load. Models are tiny, random, made here."""
+"""Training: the loop, its checkpoints, students that labelers load. The models are tiny and made here."""
 
 from __future__ import annotations
 
 import json
 import os
+import pickle
 import signal
 import subprocess
 import sys
@@ -37,8 +38,12 @@ WORDS = ["heron", "boat", "tree", "river", "nest", "wide", "stone", "sail", "egg
 CUDA_LATER = "torch finds no CUDA here"
 
 
+# So short a training often ends where it began.
+pytestmark = pytest.mark.filterwarnings("ignore:no epoch did better")
+
+
 @pytest.fixture(autouse=True)
-def _quiet(monkeypatch: pytest.MonkeyPatch) -> None:
+def _offline(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
 
 
@@ -46,7 +51,7 @@ def _quiet(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def taught_rows(number: int = 96) -> list[dict[str, Any]]:
-    """Pairs that can be learnt: the grade is how many of the three words of the query the text begins with."""
+    """Pairs that can be learnt: the grade is how many words of the query the text begins with."""
     rng = np.random.default_rng(0)
     rows = []
     for n in range(number):
@@ -146,6 +151,7 @@ def causal(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def settings(model: Path, **other: Any) -> Train:
     usual = {"tokens": 32, "batch": 8, "epochs": 2, "learning_rate": 3e-3, "dev_share": 0.2}
+    usual["head_learning_rate"] = 3e-3
     return Train(**{**usual, "model": str(model), **other})
 
 
@@ -223,8 +229,8 @@ def test_a_student_of_another_kind_is_taught_by_the_same_loop(
     assert told["steps"] == 6 * 10
     assert json.loads((tmp_path / SUMMARY).read_text()) == told
     assert sorted(p.name for p in tmp_path.iterdir()) == [STUDENT, SUMMARY, LOG]
-    dev = {"query_id"} and {p.query_id for rows in counting[0].told for p in rows}
-    assert len(dev) == 10, "dev topics are not learnt from"
+    seen = {pair.query_id for pairs in counting[0].told for pair in pairs}
+    assert len(seen) == 10, "dev topics are not learnt from"
 
 
 def test_the_log_says_what_happened(
@@ -331,8 +337,10 @@ CHILD = """
             os.kill(os.getpid(), signal.SIGKILL)
 
     taught, out, model = map(Path, sys.argv[1:])
-    given = Train(model=str(model), tokens=32, batch=8, epochs=2, learning_rate=3e-3, dev_share=0.2, checkpoint=4)
-    train(given, taught, out, grades={0: "none", 1: "related", 2: "useful", 3: "exact"}, progress=progress)
+    rates = {"learning_rate": 3e-3, "head_learning_rate": 3e-3}
+    given = Train(model=str(model), tokens=32, batch=8, epochs=2, dev_share=0.2, checkpoint=4, **rates)
+    grades = {0: "none", 1: "related", 2: "useful", 3: "exact"}
+    train(given, taught, out, grades=grades, progress=progress)
 """
 
 
@@ -429,7 +437,7 @@ def test_a_broken_checkpoint_is_passed_over_for_the_one_before(
     with pytest.raises(Killed):
         train(given, taught, out, grades=GRADES, progress=until(15))
     files = sorted(out.glob("training-*/*.pt"))
-    assert [int(f.name[:8]) for f in files] == [10, 14]
+    assert [int(f.name[:8]) for f in files] == [10, 12]
     raw = bytearray(files[1].read_bytes())
     raw[len(raw) // 2] ^= 1
     files[1].write_bytes(raw)
@@ -461,14 +469,9 @@ def test_where_no_checkpoint_is_whole_that_is_an_error_and_nothing_is_lost(
 
 def test_a_file_that_is_no_checkpoint_of_ours_is_never_unpickled(tmp_path: Path) -> None:
     checkpoints = Checkpoints(tmp_path)
-    checkpoints.save(1, {"a": torch.ones(2)})
-    (path,) = tmp_path.iterdir()
-    import pickle
-
-    evil = pickle.dumps(print)
-    path.unlink()
+    evil = pickle.dumps(print, protocol=2)
     (tmp_path / f"00000001-{sha256(evil).hexdigest()[:16]}.pt").write_bytes(evil)
-    with pytest.warns(StopgapWarning, match="broken"), pytest.raises(InputError):
+    with pytest.warns(StopgapWarning, match="broken"), pytest.raises(InputError, match="none of its 1"):
         checkpoints.last()
     assert Checkpoints(tmp_path / "none").last() is None
 
@@ -582,7 +585,7 @@ def test_labels_for_grades_that_are_there_stay(tmp_path: Path, taught: Path) -> 
 
 
 def test_new_layers_learn_faster(encoder: Path, tmp_path: Path) -> None:
-    body, head = build(settings(encoder, learning_rate=1e-4), GRADES).groups()
+    body, head = build(settings(encoder, learning_rate=1e-4, head_learning_rate=None), GRADES).groups()
     assert (body.rate, head.rate) == (1e-4, pytest.approx(1e-3))
     assert len(head.parameters) == 2
     masked = bert(tmp_path / "masked", "BertForMaskedLM")
@@ -755,13 +758,13 @@ def test_a_missing_package_names_the_extra(
 ) -> None:
     monkeypatch.setitem(sys.modules, package, None)
     given = settings(encoder, lora=Lora())
+    calls = {
+        "torch": lambda: students.place("auto"),
+        "transformers": lambda: students.load_model("AutoModel", encoder),
+        "peft": lambda: students.lora(None, given, "SEQ_CLS"),
+    }
     with pytest.raises(MissingExtra, match=rf"{package} is not installed.*stopgap\[train\]"):
-        if package == "torch":
-            students.place("auto")
-        elif package == "transformers":
-            students.load_model("AutoModel", encoder)
-        else:
-            students.lora(None, given, "SEQ_CLS")
+        calls[package]()
 
 
 def test_a_folder_that_is_no_model(tmp_path: Path, taught: Path) -> None:
@@ -776,6 +779,6 @@ def test_agreement_is_what_scikit_learn_says_and_none_where_nothing_can_be_said(
     taught = np.eye(3)[[0, 0, 2, 1]]
     told = agreement(probs, taught, [0, 1, 2])
     assert told["auc"] == pytest.approx(0.75)  # of the four pairs of relevant and not, three in order
-    assert told["kappa"] == pytest.approx((0.5 - 5 / 16) / (1 - 5 / 16))
+    assert told["kappa"] == pytest.approx((0.5 - 6 / 16) / (1 - 6 / 16))
     same = np.tile([0.9, 0.05, 0.05], (4, 1))
     assert agreement(same, same, [0, 1, 2]) == {"auc": None, "kappa": None}
