@@ -27,7 +27,7 @@ from labelers.distill.train_data import Taught, read_taught
 from labelers.distill.train_log import agreement
 from labelers.distill.train_settings import Lora, Train, Warmup
 from labelers.distill.trainer import Phase, Trainer
-from labelers.distill.warmup import unlabelled
+from labelers.distill.warmup import unlabelled, warmup_phase
 
 torch = pytest.importorskip("torch", reason="needs the extra train")
 pytest.importorskip("transformers", reason="needs the extra train")
@@ -634,6 +634,32 @@ def test_pairs_without_grades_are_distinct_and_half_of_them_are_new(taught: Path
     assert sum(pair in known for pair in texts) in range(50, 62)
     assert made == unlabelled(pairs, 100, seed=0)
     assert len(unlabelled(pairs[:1], 100, seed=0)) == 1
+
+
+def test_the_score_of_an_encoder_is_the_cosine_of_its_vectors(
+    monkeypatch: pytest.MonkeyPatch, taught: Path, tmp_path: Path
+) -> None:
+    pairs, _ = read_taught(taught, sorted(GRADES))
+    asked: list[str] = []
+
+    class Vectors:
+        def embed(self, texts: Sequence[str]) -> np.ndarray:
+            asked.extend(texts)
+            turned = np.array([len(text) for text in texts]) / 9
+            return np.column_stack([np.cos(turned), np.sin(turned)]).astype(np.float32)
+
+    monkeypatch.setattr("labelers.distill.warmup.load", lambda *_: Vectors())
+    made = unlabelled(pairs, 60, seed=0)
+    file = tmp_path / "warmup.jsonl"
+    for _ in range(2):  # the second time from the file
+        phase = warmup_phase(Warmup(pairs=60), pairs, GRADES, "cpu", 0, file)
+    assert len(asked) == len(set(asked)) == len({text for p in made for text in (p.query, p.text)})
+    scores = [json.loads(line)["score"] for line in file.read_text().splitlines()]
+    expected = [np.cos((len(p.query) - len(p.text)) / 9) for p in made]
+    assert scores == pytest.approx(expected, abs=1e-6)
+    wanted = (np.array(expected) - np.mean(expected)) / np.std(expected)
+    zero = phase.loss(torch.zeros(60, 4), range(60))
+    assert zero.tolist() == pytest.approx(wanted**2, abs=1e-4)
 
 
 def test_a_score_that_is_the_same_for_all_pairs_is_refused(

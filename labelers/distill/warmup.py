@@ -8,7 +8,7 @@ then only have to correct it. The slope of its logits over the grades (`losses.c
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -100,8 +100,11 @@ def unlabelled(taught: Sequence[Taught], number: int, seed: int) -> list[Taught]
 def _asked(
     labeler: str, pairs: Sequence[Taught], grades: dict[int, str], progress: Progress | None
 ) -> NDArray[np.float64]:
-    """The labeler's scores, or the expected grades where it gives distributions; nan where it gives none."""
+    """The labeler's scores: for an encoder the cosine of its vectors, else what it gives as score, or the
+    expected grade where it gives distributions; nan where it gives none."""
     asked = load(labeler, grades)
+    if callable(embed := getattr(asked, "embed", None)):
+        return _cosines(embed, pairs, progress)
     scale = sorted(grades)
     found: list[float] = []
     for first in range(0, len(pairs), _AT_ONCE):
@@ -118,6 +121,22 @@ def _asked(
         if progress:
             progress(len(found), len(pairs))
     return np.array(found)
+
+
+def _cosines(
+    embed: Callable[[Sequence[str]], NDArray[np.float32]], pairs: Sequence[Taught], progress: Progress | None
+) -> NDArray[np.float64]:
+    """Each text is read once, in however many pairs it is."""
+    texts = list(dict.fromkeys(text for pair in pairs for text in (pair.query, pair.text)))
+    place = {text: n for n, text in enumerate(texts)}
+    parts = []
+    for first in range(0, len(texts), _AT_ONCE):
+        parts.append(embed(texts[first : first + _AT_ONCE]))
+        if progress:
+            progress(min(first + _AT_ONCE, len(texts)), len(texts))
+    vectors = np.concatenate(parts).astype(np.float64)
+    rows = np.array([(place[pair.query], place[pair.text]) for pair in pairs])
+    return np.einsum("nd,nd->n", vectors[rows[:, 0]], vectors[rows[:, 1]])
 
 
 def _kept(path: Path, number: int) -> NDArray[np.float64] | None:
