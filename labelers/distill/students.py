@@ -16,7 +16,18 @@ from harness.errors import LabelerError, MissingExtra, UsageError
 from labelers.distill.train_data import Taught
 from labelers.distill.train_settings import Train
 
-__all__ = ["Group", "Student", "attention", "build", "load_model", "lora", "place", "quietly", "trained"]
+__all__ = [
+    "Group",
+    "Student",
+    "Tensor",
+    "attention",
+    "build",
+    "load_model",
+    "lora",
+    "place",
+    "quietly",
+    "trained",
+]
 
 Tensor = Any
 
