@@ -344,6 +344,7 @@ CHILD = """
 """
 
 
+@pytest.mark.slow
 def test_a_training_killed_by_the_system_goes_on_to_the_same_bits(
     encoder: Path, taught: Path, tmp_path: Path
 ) -> None:
