@@ -29,7 +29,7 @@ from harness.arrays import Floats, Ints
 from harness.measure import Measurement, measure
 from harness.ranking import rank
 
-__all__ = ["LEVELS", "Rated", "krippendorff_alpha", "positions", "rate", "truth"]
+__all__ = ["LEVELS", "Rated", "binned", "krippendorff_alpha", "positions", "rate", "truth"]
 
 _Level = Literal["nominal", "ordinal"]
 LEVELS: tuple[_Level, ...] = ("nominal", "ordinal")
@@ -103,7 +103,7 @@ def rate(of: Judged, one: Rater, *, seed: int, resamples: int) -> Rated:
     size, topics = len(of.grades), len(pairs.topics)
     tables = count_tables(pairs.topic, pairs.first, pairs.second, (topics, size, size))
     score = one.score[pairs.rows]
-    bins = _binned(score)
+    bins = binned(score)
     run = _as_run(of, pairs, score)
     by_topic = {
         "tables": tables,
@@ -198,7 +198,7 @@ def krippendorff_alpha(ratings: Ints, size: int, level: _Level) -> float:
     return float(krippendorff.alpha(value_counts=counts, level_of_measurement=level))
 
 
-def _binned(score: Floats) -> Ints:
+def binned(score: Floats) -> Ints:
     """Scores as positions: of their distinct values, or, where those are many, of quantiles."""
     distinct, position = np.unique(score, return_inverse=True)
     if len(distinct) <= _BINS:

@@ -2,6 +2,7 @@
 
     load("minilm", grades)        a built-in name, or one of the entry-point group `stopgap.labelers`
     load("constant:1", grades)    name:argument, which is the labeler's own affair (openai:MODEL@URL)
+    load("out/student", grades)   a folder with a labeler.json, as `stopgap distill` exports it
     load("mine:Labeler", grades)  module:object, called as object(grades=grades)
 
 A registered object is a factory: `object(argument: str | None, grades: dict[int, str]) -> Labeler`. What it
@@ -18,13 +19,14 @@ from difflib import get_close_matches
 from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
 from importlib.util import find_spec
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from harness.errors import LabelerError, StopgapError, UnknownName
 from harness.protocol import Labeler, checked
 
-__all__ = ["BUILT_IN", "GROUP", "Listed", "available", "card", "load"]
+__all__ = ["BUILT_IN", "GROUP", "Listed", "available", "card", "load", "registered"]
 
 GROUP = "stopgap.labelers"
 """The entry-point group under which other packages register their labelers."""
@@ -124,10 +126,16 @@ def available() -> list[Listed]:
     return listed
 
 
+def registered(name: str) -> bool:
+    """Whether a labeler of that name is built in, or registered by a package that is installed."""
+    return name in BUILT_IN or name in _registered()
+
+
 def load(spec: str, grades: dict[int, str]) -> Labeler:
     """The labeler that `spec` names, for a collection's grades.
 
-    A registered name wins over a module of that name; a built-in name cannot be registered again.
+    A registered name wins over a folder or a module of that name (./NAME is the folder); a built-in name
+    cannot be registered again.
 
     Raises
     ------
@@ -189,12 +197,44 @@ def _made(spec: str, grades: dict[int, str]) -> Any:
                 f"labeler {name!r} is registered twice: {who}. Uninstall one, or name it module:object"
             )
         target = points[0].value.partition("[")[0].strip()
-    elif name and rest:
+    elif spec and (folder := Path(spec).expanduser()).is_dir():
+        return _in_folder(spec, folder)(spec, grades)
+    elif name and rest and os.sep not in name:
         return _found(spec, spec)(grades=grades)
     else:
-        known = [*BUILT_IN, *_registered()]
-        raise UnknownName("labeler", spec, known, f"A labeler of your own: module:object. {_HELP}")
+        known = [*BUILT_IN, *_registered(), *_folders_near(spec)]
+        hint = f"A distilled labeler: its folder. A labeler of your own: module:object. {_HELP}"
+        raise UnknownName("labeler", spec, known, hint)
     return _found(spec, target)(rest if colon else None, grades)
+
+
+def _in_folder(spec: str, folder: Path) -> Any:
+    """The factory for a labeler that is a folder."""
+    if not (folder / _DESCRIPTION).is_file():
+        near = [f"{folder / name}" for name in _labelers_in(folder)]
+        there = f"it has the labelers {', '.join(near)}" if near else f"it has no {_DESCRIPTION}"
+        raise LabelerError(
+            f"the folder {spec} is no labeler that `stopgap distill` exported: {there}.\n"
+            f"Next: for a bare model, cross-encoder:{spec}, hf:{spec} or minilm:{spec}, whichever it is"
+        )
+    return _found(spec, "labelers.from_folder:FromFolder")
+
+
+_DESCRIPTION = "labeler.json"
+
+
+def _labelers_in(folder: Path) -> list[str]:
+    """The names of folders in a folder that are labelers."""
+    try:
+        return sorted(found.parent.name for found in folder.glob(f"*/{_DESCRIPTION}"))
+    except OSError:
+        return []
+
+
+def _folders_near(spec: str) -> list[str]:
+    """The labelers in the folder where `spec` would lie, written as `spec` is."""
+    parent = os.path.dirname(spec)
+    return [os.path.join(parent, name) for name in _labelers_in(Path(parent or ".").expanduser())]
 
 
 _HELP = (

@@ -1,0 +1,70 @@
+"""The sections `[accept]` and `[export]` of a distillation's settings.
+
+[accept]
+criterion = "kappa"
+margin = 0.05
+teacher = "openai:MODEL@URL"     # by default the first labeler of [teach]; "none": it is not asked
+base = "minilm"
+
+[export]
+folder = "labeler"
+licence = "CC BY 4.0"
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+__all__ = ["NONE", "Accept", "Criterion", "Export"]
+
+NONE = "none"
+"""In place of a labeler: there is none."""
+Criterion = Literal["kappa", "kappa_quadratic", "kappa_binary", "auc"]
+_Text = Annotated[str, Field(min_length=1)]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+
+class Accept(_Section):
+    """`[accept]`: what a student has to reach.
+
+    Attributes
+    ----------
+    criterion: what verdicts are about: Cohen's kappa over all grades, its quadratic or binary kind, or AUC.
+    margin: by how much of it a student may fall short of its teacher.
+    teacher: a labeler; by default the first one that taught; `none`: it is not asked.
+    base: the labeler that the student was trained from, untrained.
+    fit: where calibrations and thresholds come from, the student's and the baselines': the `train` topics, or
+        five `folds` of the test topics, each labeled by what the other four say.
+    resamples: of the test topics, for the intervals.
+    """
+
+    criterion: Criterion = "kappa"
+    margin: Annotated[float, Field(ge=0, le=1)] = 0.05
+    teacher: _Text | None = None
+    base: _Text = "minilm"
+    fit: Literal["train", "folds"] = "train"
+    resamples: Annotated[int, Field(ge=100)] = 2000
+
+
+class Export(_Section):
+    """`[export]`: the labeler's folder.
+
+    Attributes
+    ----------
+    folder: where; relative to the distillation's `out`. name: of the labeler, one word; by default the
+        folder's.
+    licence: of the data that it was trained on, as a person would say it.
+    pairs: that its speed is measured on. machine_hour: what an hour of this machine costs, in the currency of
+        the teacher's prices; without it, costs are compared by time alone.
+    """
+
+    folder: _Text = "labeler"
+    name: Annotated[str, Field(pattern=r"^[^@\s]+$")] | None = None
+    licence: _Text = "not stated"
+    pairs: Annotated[int, Field(ge=16)] = 256
+    machine_hour: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
