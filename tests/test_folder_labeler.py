@@ -122,7 +122,7 @@ def test_without_a_calibration_the_answer_is_the_inner_one_s(tmp_path: Path) -> 
 
 def test_an_answer_that_the_calibration_cannot_read_is_an_error(tmp_path: Path) -> None:
     folder = double(tmp_path / "d", calibration=CALIBRATION)
-    with pytest.raises(LabelerError, match=r"16 answers of lookup.* lack what its calibration looks at \(score\)"):
+    with pytest.raises(LabelerError, match=r"16 answers of lookup.* lack .*\(score\)"):
         signals(load(str(folder), GRADES), PAIRS)
 
 
@@ -140,7 +140,8 @@ def test_the_fingerprint_covers_weights_and_calibration(exported: Path, tmp_path
     first = load(str(double(tmp_path / "d")), GRADES).fingerprint
     seen = {first, load(f"lookup:{tmp_path / 'd' / 'q.txt'}", GRADES).fingerprint}
     (tmp_path / "d" / "q.txt").write_text("q1 0 q1d0 3\n")
-    write_labeler(tmp_path / "d", described("lookup:{folder}/q.txt", calibration=None, files=hashed(tmp_path / "d")))
+    files = hashed(tmp_path / "d")
+    write_labeler(tmp_path / "d", described("lookup:{folder}/q.txt", calibration=None, files=files))
     seen.add(load(str(tmp_path / "d"), GRADES).fingerprint)
     told = read_labeler(exported)
     for cuts in ((0.5, -0.8, -2.0), (0.5, -0.8, -2.1)):
@@ -209,11 +210,13 @@ def test_names_near_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     (tmp_path / "bare").mkdir()
     monkeypatch.chdir(tmp_path)
     assert load("student", GRADES).name == load("./student/", GRADES).name == "student"
-    with pytest.raises(UnknownName, match=r"Did you mean '.*student'\?(?s:.*)A distilled labeler: its folder"):
+    with pytest.raises(
+        UnknownName, match=r"Did you mean '.*student'\?(?s:.*)A distilled labeler: its folder"
+    ):
         load(str(tmp_path / "studnet"), GRADES)
     with pytest.raises(UnknownName, match="Did you mean 'student'"):
         load("studnet", GRADES)
-    with pytest.raises(LabelerError, match=r"it has no labeler.json\.\nNext: for a bare model, cross-encoder:bare"):
+    with pytest.raises(LabelerError, match=r"it has no labeler.json\.\nNext: .* cross-encoder:bare"):
         load("bare", GRADES)
     with pytest.raises(LabelerError, match=r"it has the labelers .*student"):
         load(".", GRADES)

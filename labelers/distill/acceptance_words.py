@@ -57,8 +57,8 @@ def table(found: Mapping[str, Any]) -> str:
     threshold = next(iter(found["contenders"].values()))["threshold"]
     words = (
         f"In brackets: 95 % intervals, {found['resamples']:,} resamples of topics. Pairs in order: documents "
-        "of one topic that the assessor grades differently, by hard grades. ECE: expected calibration error "
-        f"of P(grade ≥ {threshold}), ten bins of equal width; Brier: its mean squared error; for both, lower is "
+        "of one topic that the assessor grades differently, by hard grades. ECE: expected calibration "
+        f"error of P(grade ≥ {threshold}), ten bins of equal width; Brier: its mean squared error; for both, lower is "
         "better."
     )
     parts = ["# Acceptance", verdict(found), values_table(found), "\n".join([*who, *absent]), words]

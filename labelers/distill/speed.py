@@ -76,7 +76,7 @@ def compare_speed(
     found: dict[str, Any] = {
         "pairs": pairs.height,
         "rounds": _ROUNDS,
-        "student": {"labeler": label_id(student), "pairs_per_second": round(mine, 2)},
+        "student": {"labeler": label_id(student), "pairs_per_second": _short(mine)},
         "teacher": None,
         "ratio": None,
         "machine": machine(),
@@ -87,8 +87,8 @@ def compare_speed(
     ratio = mine / theirs
     return {
         **found,
-        "teacher": {"labeler": label_id(teacher), "pairs_per_second": round(theirs, 2)},
-        "ratio": round(ratio, 3),
+        "teacher": {"labeler": label_id(teacher), "pairs_per_second": _short(theirs)},
+        "ratio": _short(ratio),
         "cost": _costs(paid, pairs.height, mine, ratio, machine_hour),
     }
 
@@ -104,11 +104,11 @@ def _costs(
 ) -> dict[str, Any]:
     """The teacher's cost over the student's."""
     if not paid["remote"]:
-        return {"ratio": round(ratio, 3), "by": "time", "why": "both run on this machine"}
+        return {"ratio": _short(ratio), "by": "time", "why": "both run on this machine"}
     if not paid["cost"]:
         return {"ratio": None, "why": "the teacher runs elsewhere and was given no prices"}
     thousand = paid["cost"] / pairs * 1000
-    told = {"by": "money", "currency": paid["currency"], "teacher_per_1000_pairs": round(thousand, 6)}
+    told = {"by": "money", "currency": paid["currency"], "teacher_per_1000_pairs": _short(thousand)}
     if machine_hour is None:
         return {
             "ratio": None,
@@ -116,7 +116,12 @@ def _costs(
             **told,
         }
     mine = machine_hour / 3600 / rate * 1000
-    return {"ratio": round(thousand / mine, 3), "student_per_1000_pairs": round(mine, 6), **told}
+    return {"ratio": _short(thousand / mine), "student_per_1000_pairs": _short(mine), **told}
+
+
+def _short(value: float) -> float:
+    """Four digits: no time is known more exactly."""
+    return float(f"{value:.4g}")
 
 
 def _seconds(labeler: Labeler, pairs: pl.DataFrame) -> float:
