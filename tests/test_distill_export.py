@@ -1,4 +1,4 @@
-"""The exported folder: whole or not at all, what it holds, and that it answers as the student that was tested."""
+"""The exported folder: whole or not at all, and it answers as the student that was tested."""
 
 from __future__ import annotations
 

@@ -30,8 +30,9 @@ PAIRS = pl.DataFrame(
     orient="row",
 )
 CALIBRATION = Calibration(
-    grades=(0, 1, 2, 3), inputs=("score",), center=(0.3,), scale=(0.2,), weights=(1.5,), cuts=(0.5, -0.8, -2.0),
-    variance=0.4, thresholds=(0.6, 1.2, 1.9), judgments=40, topics=4, judgments_hash="a" * 64,
+    grades=(0, 1, 2, 3), inputs=("score",), center=(0.3,), scale=(0.2,), weights=(1.5,),
+    cuts=(0.5, -0.8, -2.0), variance=0.4, thresholds=(0.6, 1.2, 1.9), judgments=40, topics=4,
+    judgments_hash="a" * 64,
 )  # fmt: skip
 
 

@@ -80,5 +80,6 @@ def test_pairs_a_second_of_a_student(
     )
     with capsys.disabled():
         sys.stdout.write(
-            f"\n{kind}: {pairs.height / mine:.0f} pairs/s, {mine / statistics.median(seconds):.2f} times the bare encoder's time\n"
+            f"\n{kind}: {pairs.height / mine:.0f} pairs/s, "
+            f"{mine / statistics.median(seconds):.2f} times the bare encoder's time\n"
         )
