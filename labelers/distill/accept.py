@@ -198,8 +198,9 @@ def _verdict(
     for name, found in gaps.items():
         if name == TEACHER:
             least, asked = -section.margin, f"non-inferior to its teacher by a margin of {section.margin:g}"
+            worse = f"falls short of its teacher by more than the margin of {section.margin:g}"
         elif name in BASELINES:
-            least, asked = 0.0, f"better than {_THE[name]}"
+            least, asked, worse = 0.0, f"better than {_THE[name]}", f"is worse than {_THE[name]}"
         else:
             continue
         if found["delta"] is None or found["ci"] is None:
@@ -208,16 +209,16 @@ def _verdict(
             continue
         low, high = found["ci"]
         said = (
-            f"{what} is {found['delta']:+.3f} against {_THE[name]}, 95 % interval {low:+.3f} to {high:+.3f} "
+            f"its {what} less that of {_THE[name]} is {found['delta']:+.3f}, 95 % interval {low:+.3f} to {high:+.3f} "
             f"over {found['topics']} topics"
         )
         if low > least:
             shown.append(f"the student is {asked}: {said}")
         elif high < least:
-            failed.append(f"the student is not {asked}: {said}")
+            failed.append(f"the student {worse}: {said}")
         else:
             failed.append(
-                f"that the student is {asked} was not shown: {said}; it has to lie above {least:+g}"
+                f"that the student is {asked} was not shown: {said}; the interval has to lie above {least:g}"
             )
     return failed, shown
 

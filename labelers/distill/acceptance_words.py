@@ -58,8 +58,8 @@ def table(found: Mapping[str, Any]) -> str:
     words = (
         f"In brackets: 95 % intervals, {found['resamples']:,} resamples of topics. Pairs in order: documents "
         "of one topic that the assessor grades differently, by hard grades. ECE: expected calibration "
-        f"error of P(grade ≥ {threshold}), ten bins of equal width; Brier: its mean squared error; both are "
-        "better lower."
+        f"error of P(grade ≥ {threshold}), ten bins of equal width; Brier: its mean squared error; of both, "
+        "less is better."
     )
     parts = ["# Acceptance", verdict(found), values_table(found), "\n".join([*who, *absent]), words]
     return "\n\n".join(parts)

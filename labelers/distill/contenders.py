@@ -169,7 +169,7 @@ def _constant(section: Accept, train: Sample, test: Sample, scale: tuple[int, ..
             mine.with_columns(
                 pl.lit(commonest, LABELS["relevance"]).alias("relevance"),
                 pl.lit(share.tolist(), LABELS["probs"]).alias("probs"),
-                pl.lit(float(share @ np.asarray(scale, dtype=float)), pl.Float32).alias("gain"),
+                pl.lit(0.0, pl.Float32).alias("gain"),  # by which it ranks: folds must not differ in it
                 pl.lit("constant").alias("labeler"),
                 pl.lit(None, pl.String).alias("reason"),
             ).select(list(LABELS))
