@@ -209,7 +209,8 @@ def _verdict(
             continue
         low, high = found["ci"]
         said = (
-            f"its {what} less that of {_THE[name]} is {found['delta']:+.3f}, 95 % interval {low:+.3f} to {high:+.3f} "
+            f"its {what} less that of {_THE[name]} is {found['delta']:+.3f}, 95 % interval {low:+.3f} to "
+            f"{high:+.3f} "
             f"over {found['topics']} topics"
         )
         if low > least:

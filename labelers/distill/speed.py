@@ -55,7 +55,8 @@ def compare_speed(
     before = 0.0
     paid: dict[str, Any] = {}
     if teacher is not None and not teacher.needs_text:
-        teacher, why_not = None, f"{teacher.name} looks at no text, so its speed says nothing"
+        why_not = f"{teacher.name} looks at no text, so its speed says nothing"
+        teacher = None
     if teacher is not None:
         try:
             before = _seconds(teacher, pairs.head(_WARM)) and _seconds(teacher, pairs[_WARM : 2 * _WARM])
