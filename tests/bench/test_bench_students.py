@@ -23,7 +23,7 @@ from labelers.distill.export import Trained
 from labelers.labeler_file import LabelerFile, hashed, write_labeler
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]
-ROUNDS, PAIRS = 12, 64
+ROUNDS, PAIRS = 12, 16
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +36,7 @@ def pairs() -> pl.DataFrame:
 def encoder_student(folder: Path, grades: dict[int, str]) -> Labeler:
     """The embedded encoder, calibrated on the demo's judgments, as a folder."""
     bare, collection = load("minilm", grades), open_collection("demo")
-    human = collection.qrels().sort("query_id", "doc_id").gather_every(11)
+    human = collection.qrels().sort("query_id", "doc_id").gather_every(60)
     found = signals(bare, collection.pairs(human.select("query_id", "doc_id")))
     trained = Trained(bare.folder.path, "minilm:FOLDER")  # type: ignore[attr-defined]
     folder.mkdir()
