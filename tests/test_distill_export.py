@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 import pytest
 
-from harness.errors import InputError, LabelerError, UsageError
+from harness.errors import LabelerError, UsageError
 from harness.frames import PAIRS
 from harness.labeling import Labeler, load, signals
 from labelers.distill import export as module
@@ -202,15 +201,6 @@ def test_an_adapter_s_base_is_copied_where_it_is_a_folder(tmp_path: Path) -> Non
     spec = module._fill(tmp_path / "hub", Trained(tmp_path / "student", f"hf:one/model?adapter={PLACE}"))
     assert spec == "hf:one/model?adapter={folder}/model"
     assert not (tmp_path / "hub" / "base").exists()
-
-
-def test_what_training_left_is_read(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"train\.json: says of no student"):
-        Trained.read(tmp_path, {})
-    (tmp_path / "train.json").write_text(json.dumps({"labeler": "cross-encoder:FOLDER", "made_of": "c0ffee"}))
-    found = Trained.read(tmp_path, {"teacher": "gpt-4"})
-    assert (found.kind, found.spec) == ("cross-encoder", f"cross-encoder:{tmp_path}/student")
-    assert found.made["training"]["made_of"] == "c0ffee"
 
 
 # -- speed ---------------------------------------------------------------------------------------------------

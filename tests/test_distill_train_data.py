@@ -2,34 +2,22 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
-from pathlib import Path
-from typing import Any
 
 import numpy as np
+import polars as pl
 import pytest
 
-from harness.errors import InputError, UsageError
+from harness.errors import UsageError
 from labelers.distill.train_data import (
     Taught,
+    as_taught,
     batches,
     grade_weights,
-    read_taught,
     refuse_shared,
     split_dev,
+    wrong_target,
 )
-
-
-def row(query: str = "herons", **other: Any) -> dict[str, Any]:
-    usual = {"query_id": f"q {query}", "doc_id": "d", "query": query, "text": "a text", "probs": [0.5, 0.5]}
-    return {**usual, "reason": None, "source": "human", "weight": 1.0, **other}
-
-
-def file(folder: Path, rows: list[dict[str, Any]]) -> Path:
-    path = folder / "taught.jsonl"
-    path.write_text("".join(json.dumps(one) + "\n" for one in rows))
-    return path
 
 
 def pair(query_id: str, query: str, probs: tuple[float, ...] = (1.0, 0.0), source: str = "human") -> Taught:
@@ -39,61 +27,49 @@ def pair(query_id: str, query: str, probs: tuple[float, ...] = (1.0, 0.0), sourc
 # -- rows ----------------------------------------------------------------------------------------------------
 
 
-def test_rows_without_a_distribution_are_left_out_by_reason(tmp_path: Path) -> None:
-    rows = [row(probs=[0.2, 0.8], weight=2), row("b"), row("c", probs=None, reason="no text")]
-    taught, left_out = read_taught(file(tmp_path, rows), [0, 1])
-    assert [t.probs for t in taught] == [(0.2, 0.8), (0.5, 0.5)]
+def frame(*rows: tuple[list[float], float]) -> pl.DataFrame:
+    columns = {"query_id": pl.String, "doc_id": pl.String, "query": pl.String, "text": pl.String}
+    further = {"probs": pl.List(pl.Float32), "weight": pl.Float32, "source": pl.String}
+    given = [(f"q{n}", "d", f"query {n}", "text", *row, "human") for n, row in enumerate(rows)]
+    return pl.DataFrame(given, schema={**columns, **further}, orient="row")
+
+
+def test_distributions_sum_to_one_to_the_last_bit() -> None:
+    taught = as_taught(frame(([0.2, 0.8], 2.0), ([0.1, 0.9], 1.0)), [0, 1])
+    assert [sum(t.probs) for t in taught] == [1.0, 1.0]
+    assert taught[0].probs == pytest.approx((0.2, 0.8))
     assert [t.weight for t in taught] == [2.0, 1.0]
-    assert left_out == {"no text": 1}
 
 
 @pytest.mark.parametrize(
-    ("wrong", "said"),
+    ("probs", "weight", "said"),
     [
-        ({"probs": [0.5, 0.2, 0.3]}, "3 numbers, and there are 2 grades"),
-        ({"probs": [0.5, 0.2]}, "sum to 0.7"),
-        ({"probs": [1.5, -0.5]}, "not numbers from 0 to 1"),
-        ({"probs": ["a", 1]}, "not numbers"),
-        ({"probs": [True, False]}, "not numbers"),
-        ({"probs": []}, "not numbers"),
-        ({"weight": 0.0}, "weight is 0.0"),
-        ({"weight": -1}, "weight is -1"),
-        ({"text": None}, "text is None"),
-        ({"query": 3}, "query is 3"),
+        ([0.5, 0.2, 0.3], 1.0, "3 numbers, and there are 2 grades"),
+        ([0.5, 0.2], 1.0, "sum to 0.7"),
+        ([1.5, -0.5], 1.0, "not numbers from 0 to 1"),
+        (["a", 1], 1.0, "not numbers"),
+        ([True, False], 1.0, "not numbers"),
+        ([float("nan"), 1.0], 1.0, "not numbers"),
+        ([], 1.0, "not numbers"),
+        ([0.5, 0.5], 0.0, "weight is 0.0"),
+        ([0.5, 0.5], -1, "weight is -1"),
     ],
 )
-def test_a_row_that_cannot_be_used_is_named_by_its_line(
-    tmp_path: Path, wrong: dict[str, Any], said: str
-) -> None:
-    with pytest.raises(InputError, match=said) as error:
-        read_taught(file(tmp_path, [row(), row(**wrong)]), [0, 1])
-    assert error.value.line == 2
-    assert "Next:" in str(error.value)
-
-
-def test_nan_is_no_probability(tmp_path: Path) -> None:
-    path = tmp_path / "taught.jsonl"
-    path.write_text(json.dumps(row()) + "\n" + json.dumps(row()).replace("[0.5, 0.5]", "[NaN, 1.0]") + "\n")
-    with pytest.raises(InputError, match="not numbers"):
-        read_taught(path, [0, 1])
+def test_what_is_no_target(probs: list[object], weight: float, said: str) -> None:
+    assert said in wrong_target(probs, weight, [0, 1])
+    assert wrong_target([0.5, 0.5], 1.0, [0, 1]) == ""
 
 
 @pytest.mark.parametrize(
     ("rows", "said"),
     [
-        ([], "no pair with a grade"),
-        ([row(probs=None, reason="refused")], r"no pair with a grade.*refused: 1"),
-        ([row(probs=[1.0, 0.0]), row("b", probs=[1.0, 0.0])], "all 2 pairs have the expected grade 0.00"),
+        ([], "no taught pair has a grade"),
+        ([([1.0, 0.0], 1.0)] * 2, "all 2 taught pairs have the expected grade 0.00"),
     ],
 )
-def test_nothing_to_learn_from_is_an_error(tmp_path: Path, rows: list[dict[str, Any]], said: str) -> None:
-    with pytest.raises(InputError, match=said):
-        read_taught(file(tmp_path, rows), [0, 1])
-
-
-def test_there_is_no_such_file(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="cannot be read"):
-        read_taught(tmp_path / "none.jsonl", [0, 1])
+def test_nothing_to_learn_from_is_an_error(rows: list[tuple[list[float], float]], said: str) -> None:
+    with pytest.raises(UsageError, match=said):
+        as_taught(frame(*rows), [0, 1])
 
 
 # -- the split -----------------------------------------------------------------------------------------------

@@ -7,10 +7,8 @@ draw the topics anew. Otherwise it is refused, and why is said.
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterable, Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -22,10 +20,9 @@ from harness.agree_tables import aucs, count_tables, cut, distances, interval, k
 from harness.arrays import Floats
 from harness.errors import UsageError
 from harness.protocol import label_id
-from harness.trec_bytes import replace_file
-from labelers.distill.acceptance_words import table
 from labelers.distill.contenders import BASELINES, STUDENT, TEACHER, gather
-from labelers.distill.samples import Sample, refuse_leaks
+from labelers.distill.leaks import HeldOut, Pair, refuse
+from labelers.distill.samples import Sample
 
 if TYPE_CHECKING:
     from harness.labeling import Progress
@@ -33,9 +30,8 @@ if TYPE_CHECKING:
     from harness.protocol import Labeler
     from labelers.distill.sections import Accept, Criterion
 
-__all__ = ["FILE", "TABLE", "accept", "gap"]
+__all__ = ["accept", "gap"]
 
-FILE, TABLE = "acceptance.json", "acceptance.md"
 _FORMAT = 1
 _MOST_MISSING = 0.01  # share of the test's pairs with texts that a student may leave without a label
 _KEPT = (
@@ -58,22 +54,21 @@ def accept(
     test: Sample,
     grades: dict[int, str],
     *,
-    out: Path,
     teacher: str | Labeler | None = None,
-    learnt: Iterable[Mapping[str, Any]] = (),
+    learnt: Iterable[Pair] = (),
     same_ids: bool = True,
     ledger: Ledger | None = None,
     seed: int = 0,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
-    """Test a student, and write acceptance.json and acceptance.md to the folder `out`.
+    """Test a student.
 
     Parameters
     ----------
     student: a labeler, not calibrated. train: judgments to calibrate by, of topics that training held out for
         this if there are any; the same topics' otherwise. test: judgments on other topics.
     teacher: where `section` names none.
-    learnt: all rows of training (`query_id`, `query`, `text`), so that no test topic is among them.
+    learnt: all pairs of training, so that no test topic is among them.
     same_ids: query ids of the training and of the test are of one collection.
 
     Returns
@@ -88,8 +83,10 @@ def accept(
     UsageError: a test topic was learnt from, or the test has judgments of one grade only. CalibrationError:
         nothing to calibrate by. StopgapError: the student or the base cannot be asked.
     """
-    refuse_leaks([*learnt, *train.pairs.iter_rows(named=True)] if section.fit == "train" else learnt, test,
-                 same_ids=same_ids)  # fmt: skip
+    held = HeldOut.of(test.topics, test.as_pairs(), same_ids=same_ids)
+    refuse(learnt, held, "the training")
+    if section.fit == "train":
+        refuse(train.as_pairs(), held, "the judgments to calibrate by")
     if test.human["relevance"].n_unique() < 2:
         only = test.human["relevance"][0]
         raise UsageError(
@@ -112,7 +109,7 @@ def accept(
         section, gaps, rated[STUDENT], _unlabeled(test, lineup.contenders[STUDENT].labels)
     )
     notes = _notes(lineup.absent, rated)
-    found: dict[str, Any] = {
+    return {
         "format": _FORMAT,
         "accepted": not failed,
         "why": failed or shown,
@@ -134,8 +131,6 @@ def accept(
         "absent": lineup.absent,
         "calibration": lineup.calibration.to_json(),
     }
-    _write(out, found)
-    return found
 
 
 def gap(
@@ -258,10 +253,3 @@ def _told(one: Rated) -> dict[str, Any]:
     found = {key: getattr(one, key) for key in _KEPT}
     found["values"] = {k: v if math.isfinite(v) else None for k, v in one.values.items()}
     return found
-
-
-def _write(out: Path, found: Mapping[str, Any]) -> None:
-    out.mkdir(parents=True, exist_ok=True)
-    for name, text in ((FILE, json.dumps(found, indent=1, ensure_ascii=False)), (TABLE, table(found))):
-        with replace_file(out / name) as file:
-            file.write(text.encode() + b"\n")

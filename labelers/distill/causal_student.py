@@ -13,9 +13,10 @@ from typing import Any
 from urllib.parse import urlencode
 
 from harness.errors import UsageError
+from labelers.causal_base import quietly
 from labelers.causal_files import find_model
 from labelers.causal_tokens import Asked, ChatTokens
-from labelers.distill.students import Group, Tensor, load_model, lora, quietly
+from labelers.distill.students import Group, Tensor, load_model, lora
 from labelers.distill.train_data import Taught
 from labelers.distill.train_settings import Lora, Train
 from labelers.prompting import Cutter, read_prompt

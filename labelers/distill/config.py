@@ -21,6 +21,15 @@
     [human]
     test_share = 0.3
 
+    [train]
+    student = "encoder"
+
+    [accept]
+    criterion = "kappa"
+
+    [export]
+    folder = "labeler"
+
 Every key but `collection` and `out` has a default; docs/distill.md lists them. Paths are relative to the
 file's folder.
 """
@@ -34,6 +43,8 @@ from typing import Annotated, Literal, get_args
 
 from harness.errors import InputError
 from harness.strict_toml import Field, Misfit, Table, Text, line, read
+from labelers.distill.sections import NONE, Accept, Export
+from labelers.distill.train_settings import EMBEDDED, ENCODER, ENCODER_KEYS, Train
 
 __all__ = [
     "GENERATORS",
@@ -60,8 +71,6 @@ GENERATORS = (KEYPHRASE, "openai", "hf")
 """What a generator's name begins with."""
 HUMAN = "human"
 """The teacher that is the human judgments; also the name of a collection's judgments that count."""
-NONE = "none"
-"""In place of a name: there is none."""
 
 _EXAMPLE = """\
 Next: write one, such as
@@ -161,6 +170,9 @@ class Config(Table):
     negatives: Negatives = Negatives()
     teach: Teach = Teach()
     human: Human = Human()
+    train: Train = Train()
+    accept: Accept = Accept()
+    export: Export = Export()
 
 
 @dataclass(frozen=True)
@@ -211,7 +223,7 @@ def read_settings(path: str | Path) -> Settings:
 
 
 def _settings(path: Path, config: Config) -> Settings:
-    for check in (_twice, _generator, _weights, _human, _pairs):
+    for check in (_twice, _generator, _weights, _human, _pairs, _train):
         check(config)
     return Settings(path, config)
 
@@ -262,3 +274,13 @@ def _pairs(config: Config) -> None:
         raise Misfit(
             "negatives", "negatives asks for no document beside the seed: bm25, encoder and random are 0"
         )
+
+
+def _train(config: Config) -> None:
+    given = config.train
+    if given.student == "causal-lm" and given.model == EMBEDDED:
+        raise Misfit("train.model", "a causal-lm needs train.model: a folder or a hub id")
+    if given.student == ENCODER and (idle := sorted(given.model_fields_set - set(ENCODER_KEYS))):
+        keys = ", ".join(ENCODER_KEYS)
+        what = f"train.{idle[0]} means nothing for the student {ENCODER}, whose keys are {keys}"
+        raise Misfit(f"train.{idle[0]}", what, 'Next: take it out, or student = "cross-encoder"')

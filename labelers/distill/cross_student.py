@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from harness.errors import LabelerError, MissingExtra
+from labelers.causal_base import quietly
 from labelers.causal_files import find_model
-from labelers.distill.students import Group, Tensor, attention, load_model, lora, quietly
+from labelers.distill.students import Group, Tensor, attention, load_model, lora
 from labelers.distill.train_data import Taught
 from labelers.distill.train_settings import EMBEDDED, Train
 

@@ -11,7 +11,6 @@ The folder appears whole or not at all, and replaces only an older labeler.
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import shutil
@@ -25,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import polars as pl
 
-from harness.errors import InputError, LabelerError, StopgapError, UsageError
+from harness.errors import LabelerError, StopgapError, UsageError
 from harness.labeling import load, signals
 from labelers.distill.acceptance_words import table
 from labelers.distill.calibration import Calibration
@@ -55,8 +54,8 @@ class Trained:
 
     Attributes
     ----------
-    folder: the student. labeler: its name, with `FOLDER` where the folder stands: `cross-encoder:FOLDER`,
-        `hf:MODEL?adapter=FOLDER`, `minilm:FOLDER`.
+    folder: the student. labeler: its name, with `FOLDER` where the folder stands: `encoder:FOLDER`,
+        `cross-encoder:FOLDER`, `hf:MODEL?adapter=FOLDER`, `minilm:FOLDER`.
     card: what it was made of: `base model`, `teacher`, `training data`, each a name or a list
         (`harness.circularity`). made: fingerprints of data and teacher, warm start, seed, and whatever else a
         person should find. prompt: the text that a causal model is asked with.
@@ -67,22 +66,6 @@ class Trained:
     card: Mapping[str, Any] = field(default_factory=dict)
     made: Mapping[str, Any] = field(default_factory=dict)
     prompt: str | None = None
-
-    @classmethod
-    def read(cls, out: Path, card: Mapping[str, Any], prompt: str | None = None) -> Trained:
-        """Of the stage `train`: train.json and the folder `student`.
-
-        Raises
-        ------
-        InputError: there is no train.json, or it names no student.
-        """
-        path = out / "train.json"
-        try:
-            told = json.loads(path.read_text(encoding="utf-8"))
-            name = str(told["labeler"])
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise InputError(path, None, f"says of no student: {error}", "Next: train one") from None
-        return cls(out / "student", name, card, {"training": told}, prompt)
 
     @property
     def kind(self) -> str:
@@ -202,7 +185,11 @@ def _fill(made: Path, trained: Trained) -> str:
 def _int8(kind: str, folder: Path) -> str:
     """Write the model's int8 graph beside its weights, where the kind has one; returns what there is now."""
     if kind not in _ONNX:
-        return "built from the weights when it is loaded" if kind == "minilm" else "none for this kind"
+        return (
+            "built from the weights when it is loaded"
+            if kind in ("minilm", "encoder")
+            else "none for this kind"
+        )
     module, _, name = _ONNX[kind].partition(":")
     try:
         path: Path = getattr(import_module(module), name)(folder, folder)

@@ -1,7 +1,8 @@
 """No pair of a test topic may be learnt from: the check that nothing leaks.
 
 A student that has seen a test topic would pass its acceptance test by memory. `refuse` is called before
-anything that is learnt from is written (teach) and again before anything is learnt (train).
+anything that is learnt from is written (teach), before anything is learnt (train), and before the student is
+tested (accept).
 """
 
 from __future__ import annotations
@@ -105,7 +106,8 @@ def refuse(pairs: Iterable[Pair], held: HeldOut, where: str) -> None:
         "from:\n  "
         + "\n  ".join(list(told)[:_MOST])
         + more
-        + "\nNothing was written. Next: take these queries out, or out of the test topics"
+        + "\nIt would be passed by memory, so nothing was written. Next: take these queries out, or out of "
+        "the test topics"
     )
 
 

@@ -1,4 +1,4 @@
-"""The stages' files: JSON lines, one row a line, checked when they are read."""
+"""The stages' files, checked when they are read: JSON lines, one row a line, or a report, one JSON object."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 
 from harness.errors import InputError
 
-__all__ = ["Fields", "Row", "digest_of", "line_bytes", "read_rows"]
+__all__ = ["Fields", "Row", "digest_of", "line_bytes", "read_report", "read_rows", "report_bytes"]
 
 Row = dict[str, Any]
 Fields = Mapping[str, tuple[type, ...]]
@@ -47,6 +47,31 @@ def read_rows(path: Path, fields: Fields) -> list[Row]:
             raise InputError(path, number, problem, hint)
         rows.append(row)
     return rows
+
+
+def report_bytes(row: Row) -> bytes:
+    """A report as it stands in its file."""
+    return json.dumps(row, indent=1, ensure_ascii=False).encode() + b"\n"
+
+
+def read_report(path: Path, fields: Fields) -> list[Row]:
+    """The one object of a file.
+
+    Raises
+    ------
+    InputError: the file cannot be read, is no JSON object, lacks a key, or has a value of another type.
+    """
+    try:
+        row = json.loads(path.read_bytes())
+    except OSError as error:
+        raise InputError(path, None, f"cannot be read: {error.strerror}") from None
+    except (ValueError, RecursionError) as error:
+        raise InputError(
+            path, None, f"is no JSON: {error}", f"Next: delete {path} to have it made again"
+        ) from None
+    if problem := _problem(row, fields):
+        raise InputError(path, None, problem, f"Next: delete {path} to have it made again")
+    return [row]
 
 
 def _problem(row: Any, fields: Fields) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -11,13 +11,14 @@ from harness.labeling import Progress
 from labelers.distill.config import read_settings
 from labelers.distill.negatives import PAIRS
 from labelers.distill.stages import NOT_ACCEPTED, UNLABELED, Outcome, Stage, run_stages
+from labelers.distill.student_stages import ACCEPTED, EXPORTED, TRAINED
 from labelers.distill.synthesize import QUERIES
 from labelers.distill.teach import TAUGHT
 from labelers.distill.work import Work
 
 __all__ = ["STAGES", "Distilled", "distill"]
 
-STAGES: tuple[Stage, ...] = (QUERIES, PAIRS, TAUGHT)
+STAGES: tuple[Stage, ...] = (QUERIES, PAIRS, TAUGHT, TRAINED, ACCEPTED, EXPORTED)
 """The stages, in their order; a stage reads only files of stages before it."""
 
 
@@ -45,10 +46,7 @@ class Distilled:
 
     def words(self) -> str:
         """The summaries, for a person."""
-        return "\n\n".join(
-            "\n".join([f"{one.name}:", *(f"  {key}: {_told(value)}" for key, value in one.summary.items())])
-            for one in self.stages
-        )
+        return "\n\n".join("\n".join([f"{one.name}:", *_lines(one.summary)]) for one in self.stages)
 
 
 def distill(path: str | Path, stages: Sequence[str] = (), *, progress: Progress | None = None) -> Distilled:
@@ -64,9 +62,15 @@ def distill(path: str | Path, stages: Sequence[str] = (), *, progress: Progress 
     return Distilled(work.out, run_stages(work, STAGES, stages))
 
 
+def _lines(summary: Mapping[str, Any]) -> list[str]:
+    return [f"  {key}: {_told(value)}" for key, value in summary.items() if value != []]
+
+
 def _told(value: object) -> str:
     if isinstance(value, dict):
         return ", ".join(f"{key} {_told(one)}" for key, one in value.items()) or "none"
+    if isinstance(value, list) and all(isinstance(one, str) for one in value):
+        return "".join(f"\n    - {one}" for one in value)
     if isinstance(value, list):
         return " of ".join(map(str, value))
     return str(value)

@@ -1,10 +1,8 @@
-"""Judged pairs that a student is fitted or tested on, and the check that the test was not learnt."""
+"""Judged pairs that a student is fitted or tested on."""
 
 from __future__ import annotations
 
-import re
-import unicodedata
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from hashlib import sha256
 from typing import Any
@@ -14,12 +12,11 @@ import polars as pl
 from harness.collection import Collection
 from harness.errors import UsageError
 from harness.frames import PAIRS, QRELS, check
-from harness.ledger import text_hash
+from labelers.distill.leaks import Pair
 
-__all__ = ["Sample", "leaking", "refuse_leaks"]
+__all__ = ["Sample"]
 
 _KEYS = ["query_id", "doc_id"]
-_SHOWN = 8  # leaks that a message names
 
 
 @dataclass(frozen=True)
@@ -75,6 +72,11 @@ class Sample:
             self.pairs.select("query_id", pl.col("query").fill_null("")).unique().sort("query_id").rows()
         )
 
+    def as_pairs(self) -> list[Pair]:
+        """The pairs, as `labelers.distill.leaks` looks at them."""
+        rows = self.pairs.select("query_id", "query", "text").iter_rows()
+        return [Pair(query_id, query or "", text) for query_id, query, text in rows]
+
     @property
     def digest(self) -> str:
         """sha256 of ids, texts and grades."""
@@ -91,64 +93,3 @@ class Sample:
             "grades": {str(grade): n for grade, n in counts.items()},
             "sha256": self.digest,
         }
-
-
-def leaking(
-    learnt: Iterable[Mapping[str, Any]], test: Sample, *, same_ids: bool = True
-) -> list[tuple[str, str]]:
-    """Rows that belong to a test topic: (test topic, by what each is known).
-
-    Parameters
-    ----------
-    learnt: rows with `query_id`, `query` and `text`.
-    same_ids: query ids of both are of one collection, so that equal ids are the same topic.
-    """
-    topics = test.topics
-    by_text = {words: topic for topic, query in topics.items() if (words := _normal(query))}
-    pairs = {
-        _pair(query, text): topic
-        for topic, query, text in test.pairs.select("query_id", "query", "text").iter_rows()
-        if query and text
-    }
-    found = []
-    for row in learnt:
-        query, text = row.get("query") or "", row.get("text") or ""
-        if same_ids and row["query_id"] in topics:
-            found.append((row["query_id"], f"the id of row {row['query_id']!r}"))
-        elif (topic := by_text.get(_normal(query))) is not None:
-            found.append((topic, f"the query {query!r}"))
-        elif text and (topic := pairs.get(_pair(query, text))) is not None:
-            found.append((topic, f"the words of {query!r} and its document"))
-    return found
-
-
-def refuse_leaks(learnt: Iterable[Mapping[str, Any]], test: Sample, *, same_ids: bool = True) -> None:
-    """Raise if something that was learnt from belongs to a test topic.
-
-    Raises
-    ------
-    UsageError: names the topics, and by what each was known.
-    """
-    found = leaking(learnt, test, same_ids=same_ids)
-    if not found:
-        return
-    told = list(dict.fromkeys(f"test topic {topic}, by {how}" for topic, how in found))
-    more = f"\n  and {len(told) - _SHOWN} more" if len(told) > _SHOWN else ""
-    raise UsageError(
-        f"{len(found)} of the rows that the student learnt from belong to the test:\n  "
-        + "\n  ".join(told[:_SHOWN])
-        + more
-        + "\nIt would pass by memory. Next: take these topics out of the test, or train again without them"
-    )
-
-
-def _normal(text: str) -> str:
-    """A query's words: without case, accents and punctuation."""
-    plain = unicodedata.normalize("NFKD", text)
-    plain = "".join(c for c in plain if not unicodedata.combining(c)).casefold()
-    return " ".join(re.findall(r"\w+", plain))
-
-
-def _pair(query: str, text: str) -> bytes:
-    """A digest of the words of a query, in any order, with those of a document."""
-    return text_hash(f"{' '.join(sorted(set(_normal(query).split())))}\0{_normal(text)}")

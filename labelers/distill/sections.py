@@ -15,21 +15,16 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from harness.strict_toml import Field, Table, Text
 
 __all__ = ["NONE", "Accept", "Criterion", "Export"]
 
 NONE = "none"
 """In place of a labeler: there is none."""
 Criterion = Literal["kappa", "kappa_quadratic", "kappa_binary", "auc"]
-_Text = Annotated[str, Field(min_length=1)]
 
 
-class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
-
-
-class Accept(_Section):
+class Accept(Table):
     """`[accept]`: what a student has to reach.
 
     Attributes
@@ -45,13 +40,13 @@ class Accept(_Section):
 
     criterion: Criterion = "kappa"
     margin: Annotated[float, Field(ge=0, le=1)] = 0.05
-    teacher: _Text | None = None
-    base: _Text = "minilm"
+    teacher: Text | None = None
+    base: Text = "minilm"
     fit: Literal["train", "folds"] = "train"
     resamples: Annotated[int, Field(ge=100)] = 2000
 
 
-class Export(_Section):
+class Export(Table):
     """`[export]`: the labeler's folder.
 
     Attributes
@@ -63,8 +58,8 @@ class Export(_Section):
         the teacher's prices; without it, costs are compared by time alone.
     """
 
-    folder: _Text = "labeler"
+    folder: Text = "labeler"
     name: Annotated[str, Field(pattern=r"^[^@\s]+$")] | None = None
-    licence: _Text = "not stated"
+    licence: Text = "not stated"
     pairs: Annotated[int, Field(ge=16)] = 256
     machine_hour: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None

@@ -4,8 +4,8 @@ A stage is a function and an entry in `STAGES`; what it makes is kept in the fol
 there says what it was made of. So a run does again what has changed, and what rests on a file that came out
 otherwise; nothing else. A kill leaves whole files only: either the one before or the new one.
 
-A file that somebody has edited is theirs: it is used as it stands, once its rows have been checked, and never
-written over.
+A file of rows that somebody has edited is theirs: it is used as it stands, once its rows have been checked,
+and never written over. A report is what was found, not what is to be done: an edited one is an error.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from typing import Any
 
 from harness.errors import InputError, UnknownName, UsageError
 from harness.trec_bytes import file_hash, replace_file
-from labelers.distill.rows import Fields, Row, digest_of, line_bytes, read_rows
+from labelers.distill.rows import Fields, Row, digest_of, line_bytes, read_report, read_rows, report_bytes
 from labelers.distill.work import Work
 
 __all__ = ["MANIFEST", "NOT_ACCEPTED", "UNLABELED", "Made", "Outcome", "Stage", "run_stages"]
@@ -35,7 +35,8 @@ class Made:
 
     Attributes
     ----------
-    rows: of its file. summary: what a person wants to know of them; JSON can hold it.
+    rows: of its file; of a report, the one object. summary: what a person wants to know of them; JSON can
+        hold it.
     code: 0; 1 where what was made is not accepted; 4 where it is whole but for pairs that got no label, so
         that the next run tries them again.
     """
@@ -47,6 +48,11 @@ class Made:
 
 def _nothing(_: Work) -> None:
     """No check."""
+
+
+def _whole(_: Work, __: Row) -> bool:
+    """Nothing lies beside the file."""
+    return True
 
 
 @dataclass(frozen=True)
@@ -62,6 +68,8 @@ class Stage:
     made_of: all else that decides what comes out, as JSON can hold it.
     run: makes it, given the rows of `needs` by name.
     check: raises what can be known to be wrong before any stage has run.
+    report: the file is one JSON object that says what was found, laid out to be read.
+    whole: whether what else the stage left, beside its file, is as the file says; only of a report.
     """
 
     name: str
@@ -73,6 +81,8 @@ class Stage:
     made_of: Callable[[Work], dict[str, Any]]
     run: Callable[[Work, Mapping[str, list[Row]]], Made]
     check: Callable[[Work], None] = _nothing
+    report: bool = False
+    whole: Callable[[Work, Row], bool] = _whole
 
 
 @dataclass(frozen=True)
@@ -104,7 +114,8 @@ class _Record:
 
 
 def run_stages(work: Work, stages: Sequence[Stage], names: Iterable[str] = ()) -> list[Outcome]:
-    """Run stages in their order, but for those whose file is as it would come out.
+    """Run stages in their order, but for those whose file is as it would come out, up to one that is not
+    accepted.
 
     Parameters
     ----------
@@ -125,7 +136,12 @@ def run_stages(work: Work, stages: Sequence[Stage], names: Iterable[str] = ()) -
     shelf = _Shelf(work, {stage.name: stage for stage in stages})
     for stage in chosen:
         stage.check(work)
-    return [shelf.outcome(stage) for stage in chosen]
+    found: list[Outcome] = []
+    for stage in chosen:
+        found.append(shelf.outcome(stage))
+        if found[-1].code == NOT_ACCEPTED:
+            break
+    return found
 
 
 class _Shelf:
@@ -162,7 +178,7 @@ class _Shelf:
         """The rows of a stage's file, read once."""
         if stage.name not in self._rows:
             path = self.work.out / stage.file
-            rows = read_rows(path, stage.fields)
+            rows = read_report(path, stage.fields) if stage.report else read_rows(path, stage.fields)
             seen: dict[tuple[object, ...], int] = {}
             for number, row in enumerate(rows, 1):
                 key = tuple(row[name] for name in stage.key)
@@ -205,6 +221,11 @@ class _Shelf:
         now, current = file_hash(path), record.made_of == made_of
         if now == record.before and now != record.sha256:
             return "again"
+        if now != record.sha256 and stage.report:
+            raise UsageError(
+                f"{path} was edited by hand, and it says what was found, which no edit changes.\n"
+                "Next: move it away to have it made again"
+            )
         if now != record.sha256 and not current:
             raise UsageError(
                 f"{path} was edited by hand, and what it was made of has changed since: it would be made "
@@ -214,11 +235,13 @@ class _Shelf:
         if now != record.sha256:
             self.rows(stage)  # whoever edited it may have broken it
             return "edited"
-        return "unchanged" if current and record.code != UNLABELED else "again"
+        if not current or record.code == UNLABELED:
+            return "again"
+        return "unchanged" if not stage.report or stage.whole(self.work, self.rows(stage)[0]) else "again"
 
     def _keep(self, stage: Stage, made: Made, made_of: str) -> None:
         path = self.work.out / stage.file
-        data = b"".join(map(line_bytes, made.rows))
+        data = report_bytes(made.rows[0]) if stage.report else b"".join(map(line_bytes, made.rows))
         before = file_hash(path) if path.exists() else None
         digest = sha256(data).hexdigest()
         self.records[stage.name] = _Record(made_of, digest, before, len(made.rows), made.code, made.summary)

@@ -6,13 +6,13 @@ kind is a module with a function `(Train, grades, device) -> Student` and a line
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 from harness.errors import LabelerError, MissingExtra, UsageError
+from labelers.causal_base import quietly
 from labelers.distill.train_data import Taught
 from labelers.distill.train_settings import Train
 
@@ -25,7 +25,6 @@ __all__ = [
     "load_model",
     "lora",
     "place",
-    "quietly",
     "trained",
 ]
 
@@ -170,19 +169,3 @@ def lora(model: Any, settings: Train, task: str, whole: Sequence[str] = ()) -> A
         task_type=task,
     )
     return peft.get_peft_model(model, config)
-
-
-@contextmanager
-def quietly() -> Iterator[None]:
-    """Without the bars and notes that transformers writes on stderr."""
-    from transformers.utils import logging
-
-    level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        logging.set_verbosity(level)
-        if bars:
-            logging.enable_progress_bar()

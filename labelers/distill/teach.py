@@ -27,6 +27,7 @@ from labelers.distill.negatives import PAIRS
 from labelers.distill.rows import Row
 from labelers.distill.stages import UNLABELED, Made, Stage
 from labelers.distill.teachers import Answers, ask, judged, one_grade_only
+from labelers.distill.train_data import wrong_target
 from labelers.distill.work import Work
 
 __all__ = ["TAUGHT", "training_pairs"]
@@ -156,12 +157,11 @@ def training_pairs(work: Work, rows: Sequence[Row]) -> pl.DataFrame:
     """
     path = work.out / TAUGHT.file
     for number, row in enumerate(rows, 1):
-        probs = row["probs"]
-        if probs is not None and (
-            len(probs) != len(work.scale) or abs(sum(probs) - 1) > 1e-3 or min(probs) < 0
-        ):
-            what = f"probs are {probs}, not one for each of the grades {work.scale} that sum to 1"
-            raise InputError(path, number, what)
+        wrong = "" if row["probs"] is None else wrong_target(row["probs"], row["weight"], work.scale)
+        if wrong:
+            raise InputError(
+                path, number, wrong, f"Next: mend the row, or delete {path} to have it made again"
+            )
     kept = [row for row in rows if row["probs"] is not None]
     pairs = _pairs(work, kept).with_columns(
         pl.Series("probs", [row["probs"] for row in kept], dtype=pl.List(pl.Float32)),

@@ -3,7 +3,6 @@
 In the folder `out`, afterwards:
 
     student/       the student
-    train.json     what it was made of, and how good it is on the dev topics
     train.jsonl    how the loss went
 
 While it is taught there is also `training-…/` with the checkpoints; whoever kills a training and runs it
@@ -12,8 +11,6 @@ again, with the same settings and pairs, goes on from there and gets the same st
 
 from __future__ import annotations
 
-import json
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from shutil import rmtree
@@ -23,15 +20,15 @@ from warnings import warn
 
 import numpy as np
 
-from harness.errors import InputError, StopgapWarning
-from harness.trec_bytes import file_hash, replace_file
+from harness.errors import StopgapWarning, UsageError
+from harness.trec_bytes import file_hash
 from labelers.causal_files import find_model
 from labelers.distill.checkpoints import Checkpoints
 from labelers.distill.cross_student import base_folder
 from labelers.distill.losses import LOSSES, Rows
 from labelers.distill.rows import digest_of
 from labelers.distill.students import Student, build
-from labelers.distill.train_data import Taught, grade_weights, read_taught, refuse_shared, split_dev
+from labelers.distill.train_data import Taught, grade_weights, refuse_shared, split_dev
 from labelers.distill.train_log import Log
 from labelers.distill.train_settings import Train
 from labelers.distill.trainer import Dev, Phase, Trainer
@@ -40,9 +37,9 @@ from labelers.distill.warmup import warmup_phase
 if TYPE_CHECKING:
     from harness.labeling import Progress
 
-__all__ = ["LOG", "STUDENT", "SUMMARY", "train"]
+__all__ = ["LOG", "STUDENT", "put_student", "student_digest", "train"]
 
-STUDENT, SUMMARY, LOG = "student", "train.json", "train.jsonl"
+STUDENT, LOG = "student", "train.jsonl"
 """What a training leaves in its folder."""
 UNREADABLE = "the student cannot read it"
 _VERSION = 1  # goes up with every change to what the same settings and pairs become
@@ -50,60 +47,54 @@ _VERSION = 1  # goes up with every change to what the same settings and pairs be
 
 def train(
     settings: Train,
-    taught: Path,
+    taught: Sequence[Taught],
     out: Path,
     *,
     grades: Mapping[int, str],
     seed: int = 0,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
-    """Teach a student.
-
-    Where `out` holds a student made of the same, nothing is done; where a training of the same was killed, it
-    goes on.
+    """Teach a student. Where a training of the same was killed, it goes on.
 
     Parameters
     ----------
-    taught: JSON lines with query_id, doc_id, query, text, probs (over the grades ascending, or null and a
-        reason), source, weight. grades: the scale and its words. progress: is told of steps; if it has a
-        method `note`, of the loss too.
+    taught: the pairs, those of the dev topics too. grades: the scale and its words. progress: is told of
+        steps; if it has a method `note`, of the loss too.
 
     Returns
     -------
-    What stands in train.json: `labeler`, its name with FOLDER where the folder `student` stands; `pairs`,
-    `topics` and `left_out`; `dev`, the last phase's best epoch with `loss`, `auc` and `kappa`, and `start`,
-    the same before the first step of that phase (both None without dev topics); `best_epoch`, `epochs` and
-    `steps`; `resumed_at`; `threads`, `device` and `seconds`; `made_of` and `sha256`, digests of what went in
-    and of what came out.
+    `labeler`, its name with FOLDER where the folder `student` stands; `pairs`, `topics` and `left_out`;
+    `dev_topics`, the query ids that were not learnt from; `dev`, the last phase's best epoch with `loss`,
+    `auc` and `kappa`, and `start`, the same before the first step of that phase (both None without dev
+    topics); `best_epoch`, `epochs` and `steps`; `resumed_at`; `threads`, `device` and `seconds`; `made_of`
+    and `sha256`, digests of what went in and of what came out.
 
     Raises
     ------
-    InputError: a row of the file, or all of them, cannot be used; or all checkpoints are broken.
-    UsageError: one topic only; a topic on both sides; or settings that do not go together.
+    InputError: all checkpoints are broken.
+    UsageError: no pair can be read; one topic only; a topic on both sides; or settings that do not go
+        together.
     LabelerError: a model cannot be loaded, or the loss is no number. MissingExtra: an extra is not installed.
     """
     began = perf_counter()
     scale = sorted(grades)
-    rows, left_out = read_taught(taught, scale)
     made_of = digest_of(
         {
             "version": _VERSION,
             "settings": settings.model_dump(mode="json", exclude={"checkpoint"}),
             "model": find_model(str(base_folder(settings.model))).digest(),
             "grades": [[grade, grades[grade]] for grade in scale],
-            "rows": rows,
+            "rows": taught,
             "seed": seed,
         }
     )
     out.mkdir(parents=True, exist_ok=True)
-    if (known := _made(out, made_of)) is not None:
-        return known
     import torch
 
     with torch.random.fork_rng():
         torch.manual_seed(seed % 2**63)
         student = build(settings, grades)
-    rows = _readable(student, rows, left_out, taught)
+    rows = _readable(student, taught)
     learnt, dev = split_dev(rows, settings.dev_share, seed)
     refuse_shared(learnt, dev)
     device = str(next(student.module.parameters()).device)
@@ -125,13 +116,15 @@ def train(
             StopgapWarning,
             2,
         )
-    summary = {
+    rmtree(work)
+    return {
         "labeler": name,
         "student": settings.student,
         "model": settings.model,
         "pairs": {"train": len(learnt), "dev": len(dev)},
         "topics": {"train": _topics(learnt), "dev": _topics(dev)},
-        "left_out": dict(left_out),
+        "dev_topics": sorted({pair.query_id for pair in dev}),
+        "left_out": {UNREADABLE: len(taught) - len(rows)} if len(rows) < len(taught) else {},
         "dev": history.get(found["best_epoch"]),
         "start": history.get(0),
         "best_epoch": found["best_epoch"],
@@ -142,33 +135,18 @@ def train(
         "threads": torch.get_num_threads(),
         "seconds": round(perf_counter() - began, 1),
         "made_of": made_of,
-        "sha256": _digest(out / STUDENT),
+        "sha256": student_digest(out),
     }
-    with replace_file(out / SUMMARY) as file:
-        file.write(json.dumps(summary, indent=1, ensure_ascii=False).encode() + b"\n")
-    rmtree(work)
-    return summary
 
 
-def _made(out: Path, made_of: str) -> dict[str, Any] | None:
-    """The summary of the student in the folder, if it is made of the same and as it was saved."""
-    try:
-        known: dict[str, Any] = json.loads((out / SUMMARY).read_bytes())
-        same = known["made_of"] == made_of and known["sha256"] == _digest(out / STUDENT)
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
-    return known if same else None
-
-
-def _readable(student: Student, rows: list[Taught], left_out: Counter[str], taught: Path) -> list[Taught]:
+def _readable(student: Student, taught: Sequence[Taught]) -> list[Taught]:
     """The pairs that the student can read."""
-    lengths = student.lengths(rows)
-    found = [row for row, length in zip(rows, lengths, strict=True) if length]
-    if len(found) < len(rows):
-        left_out[UNREADABLE] += len(rows) - len(found)
+    lengths = student.lengths(taught)
+    found = [row for row, length in zip(taught, lengths, strict=True) if length]
     if not found:
-        raise InputError(
-            taught, None, "has no pair that the student can read: its queries do not fit the model"
+        raise UsageError(
+            f"none of the {len(taught)} taught pairs can be read by the student: the queries do not fit the "
+            "model.\nNext: a model that reads more"
         )
     return found
 
@@ -209,12 +187,19 @@ def _saved(student: Student, out: Path, work: Path) -> str:
     rmtree(new, ignore_errors=True)
     new.mkdir()
     name = student.save(new)
-    rmtree(out / STUDENT, ignore_errors=True)
-    new.rename(out / STUDENT)
+    put_student(new, out)
     return name
 
 
-def _digest(folder: Path) -> str:
+def put_student(new: Path, out: Path) -> None:
+    """Move a folder to where a training leaves its student."""
+    rmtree(out / STUDENT, ignore_errors=True)
+    new.rename(out / STUDENT)
+
+
+def student_digest(out: Path) -> str:
+    """A digest of all files of the student in a training's folder."""
+    folder = out / STUDENT
     files = sorted(path for path in folder.rglob("*") if path.is_file())
     return digest_of([[path.relative_to(folder).as_posix(), file_hash(path)] for path in files])
 

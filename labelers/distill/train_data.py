@@ -2,36 +2,32 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from itertools import groupby
-from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
+import polars as pl
 
 from harness.draws import generator
-from harness.errors import InputError, UsageError
+from harness.errors import UsageError
 from labelers.distill.likeness import normal
-from labelers.distill.rows import Fields, read_rows
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     Floats = NDArray[np.float64]
 
-__all__ = ["Taught", "batches", "grade_weights", "read_taught", "refuse_shared", "split_dev"]
+__all__ = [
+    "Taught",
+    "as_taught",
+    "batches",
+    "grade_weights",
+    "refuse_shared",
+    "split_dev",
+    "wrong_target",
+]
 
-_FIELDS: Fields = {
-    "query_id": (str,),
-    "doc_id": (str,),
-    "query": (str,),
-    "text": (str,),
-    "probs": (list, type(None)),
-    "reason": (str, type(None)),
-    "source": (str,),
-    "weight": (float,),
-}
 _SPLIT_STREAM, _ORDER_STREAM = 611, 612
 _TOLERANCE = 1e-3  # how far a distribution's sum may be from 1
 _POOL = 32  # batches whose pairs are sorted by length together
@@ -55,42 +51,34 @@ class Taught(NamedTuple):
     source: str
 
 
-def read_taught(path: Path, grades: Sequence[int]) -> tuple[list[Taught], Counter[str]]:
-    """The pairs of a file, and how many were left out for which reason.
+def as_taught(pairs: pl.DataFrame, grades: Sequence[int]) -> list[Taught]:
+    """The pairs that `labelers.distill.teach.training_pairs` gives.
 
     Raises
     ------
-    InputError: the line of a row that cannot be used; no pair has a distribution; or all have the same
-        expected grade, so that there is nothing to tell apart.
+    UsageError: there is none; or all have the same expected grade, so that there is nothing to tell apart.
     """
-    left_out: Counter[str] = Counter()
-    taught = []
-    for number, row in enumerate(read_rows(path, _FIELDS), 1):
-        if row["probs"] is None:
-            left_out[row["reason"] or "no reason given"] += 1
-            continue
-        if problem := _problem(row["probs"], row["weight"], grades):
-            raise InputError(
-                path, number, problem, f"Next: mend the row, or delete {path} to have it made again"
-            )
-        total = sum(row["probs"])
-        probs = tuple(p / total for p in row["probs"])
-        texts = (row["query_id"], row["doc_id"], row["query"], row["text"])
-        taught.append(Taught(*texts, probs, float(row["weight"]), row["source"]))
+    columns = ["query_id", "doc_id", "query", "text", "probs", "weight", "source"]
+    taught = [
+        Taught(query_id, doc_id, query, text, tuple(p / sum(probs) for p in probs), float(weight), source)
+        for query_id, doc_id, query, text, probs, weight, source in pairs.select(columns).iter_rows()
+    ]
     if not taught:
-        why = "; ".join(f"{reason}: {count}" for reason, count in left_out.most_common(3))
-        what = f"has no pair with a grade to learn from{f' ({why})' if why else ''}"
-        raise InputError(path, None, what, "Next: stopgap distill CONFIG teach, with a teacher that answers")
+        raise UsageError(
+            "no taught pair has a grade to learn from.\n"
+            "Next: stopgap distill CONFIG teach, with a teacher that answers"
+        )
     known = np.array([t.probs for t in taught]) @ np.array(grades, dtype=np.float64)
     if np.ptp(known) < _SAME:
-        what = (
-            f"all {len(taught)} pairs have the expected grade {known[0]:.2f}: there is nothing to tell apart"
+        raise UsageError(
+            f"all {len(taught)} taught pairs have the expected grade {known[0]:.2f}: there is nothing to "
+            "tell apart.\nNext: other teachers, or pairs of more kinds"
         )
-        raise InputError(path, None, what, "Next: other teachers, or pairs of more kinds")
-    return taught, left_out
+    return taught
 
 
-def _problem(probs: list[object], weight: float, grades: Sequence[int]) -> str:
+def wrong_target(probs: Sequence[object], weight: float, grades: Sequence[int]) -> str:
+    """What is wrong with a distribution over the grades or with its weight, or nothing."""
     numbers = [p for p in probs if isinstance(p, int | float) and not isinstance(p, bool)]
     if len(numbers) != len(probs) or not all(np.isfinite(numbers)) or min(numbers, default=-1) < 0:
         return "probs are not numbers from 0 to 1"

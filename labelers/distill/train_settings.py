@@ -4,25 +4,24 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from harness.strict_toml import Field, Table, Text
 
-__all__ = ["EMBEDDED", "Lora", "Loss", "Train", "Warmup"]
+__all__ = ["EMBEDDED", "ENCODER", "ENCODER_KEYS", "Lora", "Loss", "Train", "Warmup"]
 
 Loss = Literal["kl", "ordinal", "mse", "lce"]
 EMBEDDED = "minilm"
 """In place of a folder: the weights that come with stopgap."""
+ENCODER = "encoder"
+"""The student that is a head on a frozen encoder."""
+ENCODER_KEYS = ("student", "model", "dev_share", "balance")
+"""The keys that mean something for it."""
 
-_Text = Annotated[str, Field(min_length=1)]
 _Some = Annotated[int, Field(ge=1)]
 _Rate = Annotated[float, Field(gt=0, le=1)]
 _Share = Annotated[float, Field(ge=0, lt=1)]
 
 
-class _Table(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
-
-
-class Lora(_Table):
+class Lora(Table):
     """`[train.lora]`: an adapter is learnt on all linear layers, and the model stays as it is.
 
     Attributes
@@ -35,7 +34,7 @@ class Lora(_Table):
     dropout: _Share = 0.0
 
 
-class Warmup(_Table):
+class Warmup(Table):
     """`[train.warmup]`: what is learnt before the grades, from pairs that nobody has graded.
 
     Attributes
@@ -44,20 +43,20 @@ class Warmup(_Table):
     epochs: times that each is seen.
     """
 
-    labeler: _Text = EMBEDDED
+    labeler: Text = EMBEDDED
     pairs: _Some = 2000
     epochs: _Some = 1
 
 
-class Train(_Table):
+class Train(Table):
     """The section.
 
     Attributes
     ----------
-    student: `cross-encoder`, which reads query and document together, or `causal-lm`, which is asked for the
-        grade as `hf:` asks.
+    student: `encoder`, a few numbers on what a frozen sentence encoder sees of a pair; `cross-encoder`, which
+        reads query and document together; or `causal-lm`, which is asked for the grade as `hf:` asks.
     model: what it starts from: a folder, the id of a model in the hub's cache, or `minilm` (the embedded
-        encoder; for a cross-encoder).
+        encoder; not for a causal-lm).
     loss: by name (`labelers.distill.losses`).
     epochs: times that each pair is seen, at most. patience: epochs in a row without a lower loss on the dev
         topics after which training ends.
@@ -73,8 +72,8 @@ class Train(_Table):
     prompt: what a causal-lm is asked, as in `hf:…?prompt=`.
     """
 
-    student: Literal["cross-encoder", "causal-lm"] = "cross-encoder"
-    model: _Text = EMBEDDED
+    student: Literal["encoder", "cross-encoder", "causal-lm"] = "encoder"
+    model: Text = EMBEDDED
     loss: Loss = "kl"
     epochs: _Some = 4
     patience: _Some = 2
@@ -86,15 +85,9 @@ class Train(_Table):
     tokens: Annotated[int, Field(ge=16)] = 256
     lora: Lora | None = None
     bf16: bool | None = None
-    device: _Text = "auto"
+    device: Text = "auto"
     dev_share: _Share = 0.15
     balance: Annotated[float, Field(ge=0, le=1)] = 0.5
     checkpoint: _Some = 100
-    prompt: _Text = "umbrela"
+    prompt: Text = "umbrela"
     warmup: Warmup | None = None
-
-    @model_validator(mode="after")
-    def _fits(self) -> Train:
-        if self.student == "causal-lm" and self.model == EMBEDDED:
-            raise ValueError('a causal-lm\'s model: a folder or a hub id, not "minilm"')
-        return self

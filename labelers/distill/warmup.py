@@ -136,7 +136,7 @@ def _cosines(
             progress(min(first + _AT_ONCE, len(texts)), len(texts))
     vectors = np.concatenate(parts).astype(np.float64)
     rows = np.array([(place[pair.query], place[pair.text]) for pair in pairs])
-    return np.einsum("nd,nd->n", vectors[rows[:, 0]], vectors[rows[:, 1]])
+    return np.asarray(np.einsum("nd,nd->n", vectors[rows[:, 0]], vectors[rows[:, 1]]))
 
 
 def _kept(path: Path, number: int) -> NDArray[np.float64] | None:

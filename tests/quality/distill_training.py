@@ -20,26 +20,21 @@ import polars as pl
 from harness.collection import open_collection
 from labelers.distill.students import build
 from labelers.distill.train import STUDENT, train
-from labelers.distill.train_data import Taught, read_taught
+from labelers.distill.train_data import Taught, as_taught
 from labelers.distill.train_log import agreement
 from labelers.distill.train_settings import Train
 
 
-def drawn(name: str, number: int, path: Path) -> tuple[dict[int, str], list[Taught]]:
-    """A collection's grades, and so many of its judged pairs, by chance; also written to a file."""
+def drawn(name: str, number: int) -> tuple[dict[int, str], list[Taught]]:
+    """A collection's grades, and so many of its judged pairs, by chance."""
     collection = open_collection(str(Path(os.environ["STOPGAP_DATA"]) / name))
     ids, scale = ["query_id", "doc_id"], sorted(collection.grades)
     judged = collection.qrels("human").filter(pl.col("relevance").is_in(scale)).sort(ids)
     judged = judged.sample(min(number, judged.height), seed=0, shuffle=True).select(*ids, "relevance")
     pairs = collection.pairs(judged.select(ids)).join(judged, on=ids, maintain_order="left")
-    with path.open("w") as file:
-        for row in pairs.filter(pl.col("text").str.len_chars() > 0).iter_rows(named=True):
-            told = {key: row[key] for key in (*ids, "query", "text")}
-            probs = [float(grade == row["relevance"]) for grade in scale]
-            file.write(
-                json.dumps({**told, "probs": probs, "reason": None, "source": "human", "weight": 1}) + "\n"
-            )
-    return collection.grades, read_taught(path, scale)[0]
+    probs = [[float(grade == given) for grade in scale] for given in pairs["relevance"]]
+    targets = pairs.with_columns(pl.Series("probs", probs), weight=pl.lit(1.0), source=pl.lit("human"))
+    return collection.grades, as_taught(targets.filter(pl.col("text").str.len_chars() > 0), scale)
 
 
 def main() -> None:
@@ -55,10 +50,10 @@ def main() -> None:
 
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder)
-        grades, _ = drawn(given.train, given.pairs, out / "taught.jsonl")
-        _, test = drawn(given.test, given.test_pairs, out / "test.jsonl")
-        settings = Train.model_validate(given.settings)
-        told = train(settings, out / "taught.jsonl", out, grades=grades, seed=given.seed)
+        grades, taught = drawn(given.train, given.pairs)
+        _, test = drawn(given.test, given.test_pairs)
+        settings = Train.model_validate({"student": "cross-encoder", **given.settings})
+        told = train(settings, taught, out, grades=grades, seed=given.seed)
         student = build(settings.model_copy(update={"model": str(out / STUDENT), "lora": None}), grades)
         student.module.eval()
         with torch.no_grad():
