@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +14,10 @@ import pytest
 
 from harness.cli import main
 from harness.errors import CalibrationError, InputError, LabelerError, UnknownName, UsageError
+from labelers.distill import run as runner
 from labelers.distill.config import read_settings
 from labelers.distill.leaks import HeldOut, Pair, leaks, refuse
 from labelers.distill.rows import read_rows
-from labelers.distill.run import STAGES, distill
 from labelers.distill.stages import MANIFEST
 from labelers.distill.teach import TAUGHT, training_pairs
 from labelers.distill.teachers import ScoreScale, judged, one_grade_only
@@ -93,6 +93,8 @@ class Words(Base):
 """
 
 Write = Callable[..., Path]
+STAGES = runner.STAGES[:3]
+DATA = [stage.name for stage in STAGES]
 
 
 def document(number: int) -> tuple[str, str]:
@@ -141,6 +143,10 @@ def write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Write]:
     sys.modules.pop("distill_fakes", None)
 
 
+def distill(path: Path, names: Sequence[str] = ()) -> runner.Distilled:
+    return runner.distill(path, names or DATA)
+
+
 def states(path: Path, *names: str) -> dict[str, str]:
     return {one.name: one.state for one in distill(path, names).stages}
 
@@ -151,7 +157,8 @@ def rows_of(name: str) -> list[dict[str, Any]]:
 
 
 def run(*arguments: str, capsys: pytest.CaptureFixture[str]) -> tuple[int, str, str]:
-    code = main(["distill", *arguments])
+    named = any(name in arguments for name in DATA)
+    code = main(["distill", *arguments, *([] if named else DATA)])
     out, err = capsys.readouterr()
     return code, out, err
 
