@@ -168,16 +168,18 @@ Examples:
   stopgap report base.run candidate.run --qrels filled.qrels --trust agree.json --out report.html""",
     "distill": """\
 Each stage writes a file that a person can read into the folder `out`, and is run again only when what it was
-made of has changed. A file that was edited by hand is used as it stands. What teachers have answered is kept
-in the ledger and never asked again.
+made of has changed. Queries, pairs or grades that were edited by hand are used as they stand. What teachers
+have answered is kept in the ledger and never asked again. A student is exported only if it passes its test
+against human judgments on topics that it has not seen.
 
 Examples:
   stopgap distill distill.toml
   stopgap distill distill.toml synthesize
+  stopgap fill base.run --qrels qrels.txt --labeler distilled/labeler --out filled.qrels
 
 Exit codes:
   0  done
-  1  done, but what came out is not accepted
+  1  done, but the student is not accepted, and why is said; nothing was exported
   2  bad input or usage; the stage at which it stopped has changed no file
   4  done, but some pairs got no label from their teacher and are left out""",
 }

@@ -363,6 +363,7 @@ DistillSettings = Annotated[
 Stages = Annotated[
     list[str] | None,
     typer.Argument(
-        metavar="[STAGE...]", help="synthesize, negatives or teach; by default all, in this order."
+        metavar="[STAGE...]",
+        help="synthesize, negatives, teach, train, accept or export; by default all, in this order.",
     ),
 ]

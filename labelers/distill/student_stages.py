@@ -41,7 +41,7 @@ from labelers.prompting import read_prompt
 __all__ = ["ACCEPTED", "EXPORTED", "TABLE", "TRAINED"]
 
 TABLE = "acceptance.md"
-_ENOUGH = 5  # topics kept from training from which on they alone calibrate the student
+_ENOUGH = 10  # topics kept from training from which on they alone calibrate the student
 
 
 # -- train ---------------------------------------------------------------------------------------------------
