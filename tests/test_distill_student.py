@@ -95,7 +95,7 @@ def write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Write]:
             "negatives": "bm25 = 0\nencoder = 2\nrandom = 1",
             "teach": 'teachers = ["minilm", "human"]',
             "human": "test_share = 0.5",
-            "accept": 'base = "student_fakes:Noise"\nteacher = "none"\nresamples = 500',
+            "accept": 'base = "student_fakes:Noise"\nteacher = "none"\nresamples = 100',
             "export": 'licence = "CC0"\npairs = 16',
         } | tables
         text = 'collection = "docs"\nout = "made"\nledger = "ledger"\n'
@@ -119,6 +119,7 @@ def report(name: str) -> dict[str, Any]:
 # -- the whole way -------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_from_documents_to_a_labeler(write: Write, capsys: pytest.CaptureFixture[str]) -> None:
     path = write()
     assert main(["distill", str(path)]) == 0, capsys.readouterr()
@@ -163,7 +164,7 @@ def test_from_documents_to_a_labeler(write: Write, capsys: pytest.CaptureFixture
 def test_what_is_not_better_than_its_base_is_not_exported(
     write: Write, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    path = write(accept='base = "minilm"\nresamples = 500')
+    path = write(accept='base = "minilm"\nresamples = 100')
     for state in ("made", "unchanged"):
         assert main(["distill", str(path), "--json"]) == 1
         stages = json.loads(capsys.readouterr().out)["stages"]
