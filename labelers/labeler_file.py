@@ -2,7 +2,7 @@
 
 format       1
 name         one word for the label's id
-kind         what it is, for a person: cross-encoder, hf, minilm
+kind         what it is, for a person: encoder, cross-encoder, hf, minilm
 spec         the labeler inside, a registered one: cross-encoder:{folder}/model; {folder} is where it lies
 grades       grade -> what it means
 prompt       its text, or null
