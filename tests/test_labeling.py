@@ -632,7 +632,8 @@ MINE = """
 def test_built_in_names() -> None:
     assert label_id(load("constant:1", GRADES)).startswith("constant@")
     assert set(registry.BUILT_IN) == {
-        *("cascade", "constant", "cross-encoder", "ensemble", "hf", "lookup", "minilm", "openai", "vllm")
+        *("cascade", "constant", "cross-encoder", "encoder", "ensemble"),
+        *("hf", "lookup", "minilm", "openai", "vllm"),
     }
     assert registry.BUILT_IN["minilm"].target == "labelers.encoder:MiniLM"
 
@@ -674,7 +675,8 @@ def test_a_module_in_the_folder_one_is_in(tmp_path: Path, monkeypatch: pytest.Mo
 def test_unknown_names_say_what_is_near_and_what_to_do() -> None:
     with pytest.raises(UnknownName, match="Did you mean 'minilm'") as caught:
         load("minillm", GRADES)
-    assert "Available: cascade, constant, cross-encoder, ensemble, hf, lookup, minilm" in str(caught.value)
+    names = "cascade, constant, cross-encoder, encoder, ensemble, hf, lookup, minilm"
+    assert f"Available: {names}" in str(caught.value)
     assert "stopgap.labelers" in str(caught.value)
     with pytest.raises(UnknownName, match=r"(?s)'constnt'\. Did you mean 'constant'.*Nor is there a module"):
         load("constnt:1", GRADES)
