@@ -11,22 +11,16 @@ transformers.
 from __future__ import annotations
 
 import ctypes
-import json
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import cached_property
-from hashlib import sha256
 from typing import NamedTuple
 
-import numpy as np
-import polars as pl
-
 from harness.errors import LabelerError, UsageError
-from harness.frames import SIGNALS
-from labelers.causal_base import MEMORY, NO_NUMBER, spread
 from labelers.causal_files import ModelFiles
 from labelers.causal_lm import where
-from labelers.cross_files import EXPORTED, find_cross, labels, longest, tells_parts, unsupported
+from labelers.cross_base import Logits, ReadsPairs
+from labelers.cross_files import EXPORTED, find_cross, longest, tells_parts, unsupported
 from labelers.cross_onnx import VERSION, OnnxModel
 from labelers.cross_settings import Settings, read_settings
 from labelers.cross_tokens import PairTokens, Read
@@ -38,7 +32,7 @@ __all__ = ["CrossEncoder"]
 _PROTOCOL = 1  # goes up with every change to what the model sees or how its logits become signals
 
 
-class CrossEncoder:
+class CrossEncoder(ReadsPairs):
     """A labeler that runs a sequence-classification model on each pair.
 
     What comes out for a pair does not depend on the others in the call but for rounding (1e-5 in int8 and in
@@ -56,81 +50,24 @@ class CrossEncoder:
     MissingExtra: torch, which tells whether there is such a device, is not installed.
     """
 
-    needs_text = True
-
     def __init__(self, argument: str | None, grades: dict[int, str]) -> None:
-        self.grades = grades
         self._settings = settings = read_settings(argument)
-        self._files = files = find_cross(settings.model, settings.revision)
-        self._labels = labels(files, grades)
+        files = find_cross(settings.model, settings.revision)
         self._runs_on = how = _chosen(settings, files)
-        self._used = dict.fromkeys(("requests", "tokens_in", "tokens_out", "cut"), 0)
-        self.name = files.name
-        known = {
+        decides = {
             "protocol": _PROTOCOL,
-            "model": files.digest() if files.weights else [files.digest(), digest(files.path / EXPORTED)],
+            "exported": "" if files.weights else digest(files.path / EXPORTED),
             # In float32 both back ends compute the same.
             "numbers": f"int8 {VERSION}" if how.dtype == "int8" else how.dtype,
-            "labels": self._labels,
-            "grades": sorted(grades) if self._labels else [],
             "cut": settings.tokens,
         }
-        self.fingerprint = sha256(json.dumps(known).encode()).hexdigest()
+        super().__init__(settings.model, files, grades, decides)
 
-    @property
-    def card(self) -> dict[str, list[str]]:
-        """What the model says it is and was made from (`harness.circularity`)."""
-        files = self._files
-        origin = [self._settings.model if files.commit else files.name, files.config.get("_name_or_path")]
-        return {"base model": list(dict.fromkeys(str(name) for name in origin if name))}
+    def _read(self, pairs: Sequence[tuple[str, str]]) -> list[Read]:
+        return self._tokens.read(pairs)
 
-    def signal(self, pairs: pl.DataFrame) -> pl.DataFrame:
-        """What the model says of each pair (SIGNALS).
-
-        Raises
-        ------
-        MissingExtra: what runs the model is not installed. LabelerError: the model cannot be loaded.
-        """
-        read = self._tokens.read(list(pairs.select("query", "text").iter_rows()))
-        self._used["cut"] += sum(one.cut for one in read)
-        rows = [row for row, one in enumerate(read) if one.reason is None]
-        reasons = [one.reason for one in read]
-        probs: list[list[float] | None] = [None] * len(read)
-        scores: list[float | None] = [None] * len(read)
-        for place, logits in self._model.logits([read[row] for row in rows]):
-            row = rows[place]
-            found = MEMORY if logits is None else self._told(logits)
-            if isinstance(found, str):
-                reasons[row] = found
-            elif isinstance(found, list):
-                probs[row] = found
-            else:
-                scores[row] = found
-        self._count([read[row] for row in rows])
-        return pairs.select("query_id", "doc_id").with_columns(
-            pl.Series("probs", probs, dtype=SIGNALS["probs"]),
-            pl.Series("score", scores, dtype=SIGNALS["score"]),
-            pl.lit(self.name).alias("labeler"),
-            pl.Series("reason", reasons, dtype=SIGNALS["reason"]),
-        )
-
-    def usage(self) -> dict[str, int]:
-        """What has been asked so far.
-
-        `requests`: pairs that the model was given; `tokens_in`: their tokens, no padding; `tokens_out`: 0;
-        `cut`: pairs whose document was shortened. Pairs and seconds are counted by `harness.accounting`.
-        """
-        return dict(self._used)
-
-    def _count(self, asked: Sequence[Read]) -> None:
-        self._used["requests"] += len(asked)
-        self._used["tokens_in"] += sum(len(one.ids) for one in asked)
-
-    def _told(self, logits: np.ndarray[tuple[int], np.dtype[np.float64]]) -> list[float] | float | str:
-        """Probabilities of the grades, or a score, or NO_NUMBER."""
-        if self._labels is not None:
-            return spread(logits[self._labels])
-        return float(logits[0]) if np.isfinite(logits[0]) else NO_NUMBER
+    def _logits(self, asked: Sequence[Read]) -> Iterable[tuple[int, Logits | None]]:
+        return self._model.logits(asked)
 
     @cached_property
     def _tokens(self) -> PairTokens:
