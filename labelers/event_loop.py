@@ -10,12 +10,14 @@ import asyncio
 import threading
 import weakref
 from collections.abc import Callable, Coroutine
+from concurrent.futures import wait
 from contextlib import suppress
 from typing import Any, TypeVar
 
 __all__ = ["EventLoop"]
 
 _T = TypeVar("_T")
+_TICK = 0.1  # seconds; a Ctrl-C that the system gives to another thread is seen by this one when it wakes
 
 
 class EventLoop:
@@ -37,6 +39,8 @@ class EventLoop:
         """What `work` returns or raises. Where the waiting is interrupted (Ctrl-C), `work` is cancelled."""
         future = asyncio.run_coroutine_threadsafe(work, self._started())
         try:
+            while not wait([future], timeout=_TICK).done:
+                pass
             return future.result()
         except BaseException:
             future.cancel()
