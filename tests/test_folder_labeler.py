@@ -75,7 +75,7 @@ def double(folder: Path, **further: object) -> Path:
 
 def test_a_folder_is_a_labeler_and_an_encoder_inside_stays_one(exported: Path, tmp_path: Path) -> None:
     labeler, bare = load(str(exported), GRADES), load("minilm", GRADES)
-    assert labeler.name == "student"
+    assert labeler.name == "student+model"
     assert set(values(labeler)) == {"probs", "score", "reason", "features", "vector"}
     ledger = Ledger(tmp_path / "ledger")
     mine, theirs = check(signals(labeler, PAIRS, ledger=ledger), SIGNALS), signals(bare, PAIRS)
@@ -189,7 +189,7 @@ def test_other_grades(exported: Path) -> None:
 )
 def test_what_was_changed_is_refused(change: object, said: str, tmp_path: Path) -> None:
     folder = double(tmp_path / "d")
-    assert load(str(folder), GRADES).name == "student"
+    assert load(str(folder), GRADES).name == "student+lookup"
     change(folder)  # type: ignore[operator]
     with pytest.raises(LabelerError, match=said):
         load(str(folder), GRADES)
@@ -210,7 +210,7 @@ def test_names_near_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     double(tmp_path / "student")
     (tmp_path / "bare").mkdir()
     monkeypatch.chdir(tmp_path)
-    assert load("student", GRADES).name == load("./student/", GRADES).name == "student"
+    assert load("student", GRADES).name == load("./student/", GRADES).name == "student+lookup"
     with pytest.raises(
         UnknownName, match=r"Did you mean '.*student'\?(?s:.*)A distilled labeler: its folder"
     ):
@@ -227,7 +227,7 @@ def test_a_registered_name_wins_over_a_folder(tmp_path: Path, monkeypatch: pytes
     double(tmp_path / "constant")
     monkeypatch.chdir(tmp_path)
     assert load("constant:1", GRADES).name == "constant"
-    assert load("./constant", GRADES).name == "student"
+    assert load("./constant", GRADES).name == "student+lookup"
 
 
 # -- the calibration itself ----------------------------------------------------------------------------------
@@ -329,3 +329,16 @@ def test_labels_of_pairs_without_a_signal_are_null_never_zero() -> None:
     assert labels["relevance"].to_list()[:2] == [2, None]
     assert labels["reason"].to_list()[:2] == [None, "no signal"]
     assert labels["gain"][0] == pytest.approx(2.0)
+
+
+def test_the_ledger_keeps_the_inner_labeler_s_answers_and_shares_them(exported: Path, tmp_path: Path) -> None:
+    """What plain use of the encoder has asked is not asked again, and what it was made of is in the id."""
+    inner = load(f"minilm:{exported / 'model'}", GRADES)
+    ledger = Ledger(tmp_path / "ledger")
+    plain = signals(inner, PAIRS, ledger=ledger)
+    labeler: Any = load(str(exported), GRADES)
+    (part,) = labeler.parts.values()
+    part.signal = lambda pairs: pytest.fail("the encoder was asked again")
+    found = signals(labeler, PAIRS, ledger=Ledger(tmp_path / "ledger"))
+    assert found["score"].equals(plain["score"])
+    assert ledger.history().height == 2
