@@ -20,7 +20,7 @@ from labelers.vllm_settings import ROOM, Settings
 __all__ = ["VLLMPairs"]
 
 _PROTOCOL = 1  # goes up with every change to what the model sees or how its logits become signals
-_PROMPTED = ("prompt", "guidelines", "adapter")
+_PROMPTED = ("prompt", "guidelines", "shots", "adapter")
 
 
 class VLLMPairs(ReadsPairs):

@@ -71,8 +71,9 @@ def test_the_architecture_tells_what_a_model_is(model: Path, tmp_path: Path) -> 
     assert isinstance(made(f"{model}?dtype=float32"), VLLMCausal)
     ranker = folder(tmp_path / "ranker", "BertForSequenceClassification", id2label={"0": "relevant"})
     assert isinstance(made(f"{ranker}?dtype=float32"), VLLMPairs)
-    with pytest.raises(UsageError, match="'guidelines' is for models that are prompted"):
-        made(f"{ranker}?dtype=float32&guidelines=x.txt")
+    for name, value in {"prompt": "basic", "guidelines": "x.txt", "shots": "2", "adapter": "lora"}.items():
+        with pytest.raises(UsageError, match=f"'{name}' is for models that are prompted"):
+            made(f"{ranker}?dtype=float32&{name}={value}")
     three = folder(tmp_path / "three", "BertForSequenceClassification", id2label=dict.fromkeys("012", "x"))
     with pytest.raises(LabelerError, match="3 labels"):
         made(f"{three}?dtype=float32")
