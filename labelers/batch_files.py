@@ -39,6 +39,7 @@ _OVER = {
     "cancelled": "the batch was cancelled",
     "failed": "the batch failed",
 }
+_GONE = "the batch's files are gone from the server (404)"
 _NONE_SUCH = (404, 405, 501)
 """What a server answers that has no batch files."""
 
@@ -152,10 +153,10 @@ class Batches:
             batch = await self._ended(batch)
             if batch.get("status") not in _OVER:
                 return _Answered(key, {}, f"the batch is not done after {self._settings.patience:g} s")
-            found = await self._files(batch)
+            found, gone = await self._files(batch)
         except Failure as failure:
             return _Answered(key, {}, failure.reason)
-        return _Answered(key, found, self._why(batch), over=True)
+        return _Answered(key, found, _GONE if gone else self._why(batch), over=True)
 
     def _why(self, batch: _Batch) -> str:
         """What is told of requests that it has no answer for."""
@@ -244,17 +245,26 @@ class Batches:
             wait = min(wait * 1.5, max(_LONGEST_WAIT, self._settings.poll))
         return batch
 
-    async def _files(self, batch: _Batch) -> dict[str, dict[str, Any]]:
-        """custom_id -> its line, of the files that the batch has; good answers before errors."""
+    async def _files(self, batch: _Batch) -> tuple[dict[str, dict[str, Any]], bool]:
+        """custom_id -> its line, of the files that the batch has, good answers before errors; and whether
+        the server has thrown one away."""
         found: dict[str, dict[str, Any]] = {}
+        gone = False
         for name in ("output_file_id", "error_file_id"):
-            if batch.get(name):
+            if not batch.get(name):
+                continue
+            try:
                 raw = await self._server.download(f"/files/{batch[name]}/content")
-                for text in raw.splitlines():
-                    line = json_object(text)
-                    if isinstance(custom := line.get("custom_id"), str):
-                        found.setdefault(custom, line)
-        return found
+            except Failure as failure:
+                if failure.status != 404:
+                    raise
+                gone = True  # and stays so: waiting for it would block these requests for ever
+                continue
+            for text in raw.splitlines():
+                line = json_object(text)
+                if isinstance(custom := line.get("custom_id"), str):
+                    found.setdefault(custom, line)
+        return found, gone
 
     # -- what is kept ----------------------------------------------------------------------------------------
 

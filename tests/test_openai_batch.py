@@ -278,6 +278,32 @@ def test_a_batch_that_the_server_has_forgotten_is_made_again(made: Callable[...,
         assert len(script.made) == 1
 
 
+def test_a_batch_whose_files_the_server_has_thrown_away_is_made_again(made: Callable[..., OpenAI]) -> None:
+    script = ScriptedBatches(of_document)
+    with ScriptedServer(script) as server:
+        assert grades(made(server).signal(pairs(3))) == [0, 1, 2]
+        script.files.clear()
+        why = "the batch's files are gone from the server (404)"
+        assert made(server).signal(pairs(3))["reason"].to_list() == [why] * 3
+        assert kept() == []
+        assert grades(made(server).signal(pairs(3))) == [0, 1, 2]
+        assert len(script.made) == 2
+
+
+def test_what_is_left_of_a_batch_s_files_is_used(made: Callable[..., OpenAI]) -> None:
+    def line(request: Request) -> Step:
+        return status(500) if "document 1 " in request.prompt else of_document(request)
+
+    script = ScriptedBatches(line)
+    with ScriptedServer(script) as server:
+        assert grades(made(server).signal(pairs(3))) == [0, None, 2]
+        del script.files[script.batches["batch_1"]["error_file_id"]]
+        left = made(server).signal(pairs(3))
+        assert grades(left) == [0, None, 2]
+        assert left["reason"][1] == "the batch's files are gone from the server (404)"
+        assert len(script.made) == 1
+
+
 def test_a_batch_that_ended_meanwhile_with_nothing_is_made_again(made: Callable[..., OpenAI]) -> None:
     script = ScriptedBatches(of_document, looks=10**9)
     with ScriptedServer(script) as server:
