@@ -32,7 +32,7 @@ _Row = tuple[Any, Any, str | None]
 _Batch = dict[str, Any]
 _ENDPOINT = "/v1/chat/completions"
 _LINES, _BYTES = 50_000, 100 * 2**20  # of one file; servers take 50,000 requests and 200 MB
-_LONGEST_WAIT = 60.0  # seconds between two looks at a batch
+_SHORTEST_WAIT, _LONGEST_WAIT = 0.1, 60.0  # seconds between two looks at a batch, after the first
 _OVER = {
     "completed": "no answer in the batch's files",
     "expired": "the batch expired",
@@ -242,7 +242,7 @@ class Batches:
         while batch.get("status") not in _OVER and clock() < end:
             await asyncio.sleep(min(wait, max(end - clock(), 0.0)))
             batch = _known(await self._server.call("GET", f"/batches/{batch['id']}"))
-            wait = min(wait * 1.5, max(_LONGEST_WAIT, self._settings.poll))
+            wait = min(max(wait, _SHORTEST_WAIT) * 1.5, max(_LONGEST_WAIT, self._settings.poll))
         return batch
 
     async def _files(self, batch: _Batch) -> tuple[dict[str, dict[str, Any]], bool]:

@@ -240,6 +240,15 @@ def test_a_batch_that_takes_too_long_is_found_again(made: Callable[..., OpenAI])
         assert len(script.made) == 3
 
 
+def test_a_batch_is_not_looked_at_without_pause(made: Callable[..., OpenAI]) -> None:
+    with ScriptedServer(ScriptedBatches(of_document, looks=10**9)) as server:
+        labeler = OpenAI(f"judge@{server.url}?batch=yes&poll=0&patience=0.3", GRADES)
+        labeler.signal(pairs(3))
+        labeler.close()
+    looks = [r for r in server.requests if r.path.endswith("/batch_1")]
+    assert 2 <= len(looks) <= 4  # at once, after 0.15 s, and when patience ends
+
+
 def test_without_the_file_it_is_found_at_the_server(made: Callable[..., OpenAI]) -> None:
     script = ScriptedBatches(of_document, looks=10**9)
     with ScriptedServer(script) as server:
