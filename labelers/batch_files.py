@@ -14,7 +14,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from hashlib import sha256
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
@@ -99,21 +99,21 @@ class Batches:
         wanted = self._settings.samples
         times = 1 if "n" in sent else wanted
         ids = {number: [f"{number}-{turn}" for turn in range(times)] for number in prompts}
-        lines = [
-            _line(one, self._server.request(prompt, sent))
-            for number, prompt in prompts.items()
-            for one in ids[number]
-        ]
-        parts = await asyncio.gather(*(self._part(part) for part in _parts(lines)))
-        found = {custom: line for part in parts for custom, line in part.lines.items()}
-        why = {
-            custom: part.why
-            for part, of in zip(parts, _parts(lines), strict=True)
-            for custom in map(_custom_id, of)
-        }
-        for part, of in zip(parts, _parts(lines), strict=True):
-            if part.over:
-                over.append((part.key, {int(_custom_id(line).partition("-")[0]) for line in of}))
+        parts = list(
+            _parts(
+                (one, _line(one, self._server.request(prompt, sent)))
+                for number, prompt in prompts.items()
+                for one in ids[number]
+            )
+        )
+        found: dict[str, dict[str, Any]] = {}
+        why: dict[str, str] = {}
+        batches = await asyncio.gather(*(self._part([line for _, line in part]) for part in parts))
+        for part, batch in zip(parts, batches, strict=True):
+            found |= batch.lines
+            why |= {custom: batch.why for custom, _ in part}
+            if batch.over:
+                over.append((batch.key, {int(custom.partition("-")[0]) for custom, _ in part}))
         told = {}
         for number, customs in ids.items():
             each = [self._read(found.get(custom), why[custom], sent) for custom in customs]
@@ -201,8 +201,10 @@ class Batches:
     async def _begin(self, key: str, payload: bytes) -> _Batch:
         """Upload the requests and make a batch of them."""
         form = {"purpose": "batch"}
+        boundary = f"stopgap-{key}"  # not in the file, whose digest the key is
+        kind = f"multipart/form-data; boundary={boundary}"
         try:
-            uploaded = await self._server.call("POST", "/files", _multipart(form, payload), _kind(payload))
+            uploaded = await self._server.call("POST", "/files", _multipart(form, payload, boundary), kind)
             batch = await self._made(key, str(_known(uploaded, "id")["id"]))
         except Failure as failure:
             if failure.status in _NONE_SUCH:
@@ -301,35 +303,23 @@ def _line(custom: str, body: dict[str, Any]) -> bytes:
     return json.dumps(whole, ensure_ascii=False).encode() + b"\n"
 
 
-def _custom_id(line: bytes) -> str:
-    return str(json_object(line)["custom_id"])
-
-
-def _parts(lines: Sequence[bytes]) -> Iterator[list[bytes]]:
-    """The lines in files of a size that servers take."""
-    part: list[bytes] = []
+def _parts(lines: Iterable[tuple[str, bytes]]) -> Iterator[list[tuple[str, bytes]]]:
+    """Requests, with their custom_id, in files of a size that servers take."""
+    part: list[tuple[str, bytes]] = []
     size = 0
-    for line in lines:
+    for custom, line in lines:
         if part and (len(part) == _LINES or size + len(line) > _BYTES):
             yield part
             part, size = [], 0
-        part.append(line)
+        part.append((custom, line))
         size += len(line)
     if part:
         yield part
 
 
-def _boundary(payload: bytes) -> str:
-    return f"stopgap-{sha256(payload).hexdigest()}"
-
-
-def _kind(payload: bytes) -> str:
-    return f"multipart/form-data; boundary={_boundary(payload)}"
-
-
-def _multipart(fields: dict[str, str], payload: bytes) -> bytes:
-    """A form with fields and the file of requests. The boundary is a digest of the file: it is not in it."""
-    line = f"--{_boundary(payload)}\r\n"
+def _multipart(fields: dict[str, str], payload: bytes, boundary: str) -> bytes:
+    """A form with fields and the file of requests."""
+    line = f"--{boundary}\r\n"
     parts = [
         f'{line}Content-Disposition: form-data; name="{name}"\r\n\r\n{value}\r\n'
         for name, value in fields.items()
@@ -338,4 +328,4 @@ def _multipart(fields: dict[str, str], payload: bytes) -> bytes:
         f'{line}Content-Disposition: form-data; name="file"; filename="requests.jsonl"\r\n'
         "Content-Type: application/jsonl\r\n\r\n"
     )
-    return "".join(parts).encode() + payload + f"\r\n--{_boundary(payload)}--\r\n".encode()
+    return "".join(parts).encode() + payload + f"\r\n--{boundary}--\r\n".encode()
