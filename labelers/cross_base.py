@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
+from functools import cached_property
 from hashlib import sha256
 from typing import Any
 
@@ -20,7 +21,7 @@ from harness.frames import SIGNALS
 from labelers.causal_base import MEMORY, NO_NUMBER, spread
 from labelers.causal_files import ModelFiles
 from labelers.cross_files import labels
-from labelers.cross_tokens import Read
+from labelers.cross_tokens import PairTokens, Read
 
 __all__ = ["Logits", "ReadsPairs"]
 
@@ -29,7 +30,7 @@ Logits = np.ndarray[tuple[int], np.dtype[np.float64]]
 
 
 class ReadsPairs:
-    """A labeler that reads the logits of pairs; `_read` and `_logits` are what a kind of engine adds.
+    """A labeler that reads the logits of pairs; `_tokens` and `_logits` are what a kind of engine adds.
 
     Parameters
     ----------
@@ -73,7 +74,7 @@ class ReadsPairs:
         MissingExtra: what runs the model is not installed. LabelerError: the model cannot be loaded, or
             failed on the way.
         """
-        read = self._read(list(pairs.select("query", "text").iter_rows()))
+        read = self._tokens.read(list(pairs.select("query", "text").iter_rows()))
         rows = [row for row, one in enumerate(read) if one.reason is None]
         asked = [read[row] for row in rows]
         reasons = [one.reason for one in read]
@@ -105,8 +106,9 @@ class ReadsPairs:
         """
         return dict(self._used)
 
-    def _read(self, pairs: Sequence[tuple[str, str]]) -> list[Read]:
-        """The token ids of pairs (query, document)."""
+    @cached_property
+    def _tokens(self) -> PairTokens:
+        """What turns pairs (query, document) into token ids."""
         raise NotImplementedError
 
     def _logits(self, asked: Sequence[Read]) -> Iterable[tuple[int, Logits | None]]:

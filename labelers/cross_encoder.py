@@ -63,9 +63,6 @@ class CrossEncoder(ReadsPairs):
         }
         super().__init__(settings.model, files, grades, decides)
 
-    def _read(self, pairs: Sequence[tuple[str, str]]) -> list[Read]:
-        return self._tokens.read(pairs)
-
     def _logits(self, asked: Sequence[Read]) -> Iterable[tuple[int, Logits | None]]:
         return self._model.logits(asked)
 

@@ -12,7 +12,10 @@ from dataclasses import dataclass
 from harness.errors import UsageError
 from labelers.causal_settings import Prompted, read_as
 
-__all__ = ["ROOM", "Settings", "read_settings"]
+__all__ = ["Settings", "read_settings"]
+
+_BESIDE = 6000
+"""Tokens beside the document: the prompt's own words, guidelines and the query."""
 
 
 @dataclass(frozen=True)
@@ -36,9 +39,10 @@ class Settings(Prompted):
     cache: int = 0
     dtype: str = "auto"
 
-
-ROOM = 6000
-"""Tokens beside the document: the prompt's own words, guidelines and the query."""
+    @property
+    def room(self) -> int:
+        """Tokens that a prompt may have, if the model can read so many."""
+        return self.context or self.tokens + _BESIDE
 
 
 def read_settings(argument: str | None) -> Settings:
