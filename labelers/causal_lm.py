@@ -19,12 +19,13 @@ from warnings import catch_warnings, simplefilter
 
 import numpy as np
 
-from harness.errors import LabelerError, MissingExtra, UsageError
+from harness.errors import LabelerError, MissingExtra
 from labelers.causal_base import MEMORY, NextToken, quietly, spread, told
 from labelers.causal_files import ModelFiles
 from labelers.causal_settings import read_settings
+from labelers.devices import where
 
-__all__ = ["CausalLM", "where"]
+__all__ = ["CausalLM"]
 
 _PROTOCOL = 1  # goes up with every change to what the model sees or how its logits become signals
 
@@ -199,27 +200,3 @@ def _adapted(model: Any, adapter: ModelFiles) -> Any:
             f"{adapter.path} is no adapter for this model: its weights lack some of its layers"
         )
     return model
-
-
-def where(device: str, dtype: str) -> tuple[str, str]:
-    """Device and dtype, as torch calls them.
-
-    Raises
-    ------
-    UsageError: no such device here. MissingExtra: torch, which tells, is not installed.
-    """
-    if device == "cpu":
-        return device, "float32" if dtype == "auto" else dtype
-    try:
-        import torch
-    except ModuleNotFoundError as exc:
-        raise MissingExtra("torch", "hf") from exc
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        kind = torch.device(device).type
-    except RuntimeError:
-        raise UsageError(f"setting device={device!r} is no device of torch, such as cpu or cuda:0") from None
-    if kind == "cuda" and not torch.cuda.is_available():
-        raise UsageError(f"setting device={device!r}: torch finds no CUDA here.\nNext: device=cpu") from None
-    return device, ("bfloat16" if kind == "cuda" else "float32") if dtype == "auto" else dtype

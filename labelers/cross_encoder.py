@@ -18,13 +18,13 @@ from typing import NamedTuple
 
 from harness.errors import LabelerError, UsageError
 from labelers.causal_files import ModelFiles
-from labelers.causal_lm import where
 from labelers.cross_base import Logits, ReadsPairs
 from labelers.cross_files import EXPORTED, find_cross, longest, tells_parts, unsupported
 from labelers.cross_onnx import VERSION, OnnxModel
 from labelers.cross_settings import Settings, read_settings
 from labelers.cross_tokens import PairTokens, Read
 from labelers.cross_torch import TorchModel
+from labelers.devices import where
 from labelers.sentence_folder import digest
 
 __all__ = ["CrossEncoder"]

@@ -27,6 +27,8 @@ from labelers.causal_base import MEMORY, NO_NUMBER
 from labelers.causal_lm import CausalLM
 from labelers.causal_settings import read_settings
 from labelers.causal_tokens import MARKS, TOO_LONG
+from labelers.chat_answers import Told
+from labelers.distill.asking_local import Local
 from labelers.prompting import BUILT_IN, Cutter, Example, read_prompt, shown_with
 
 torch = pytest.importorskip("torch", reason="needs the extra hf")
@@ -490,6 +492,17 @@ def test_it_is_known_without_loading_a_model(chat: Path, monkeypatch: pytest.Mon
         labeler.signal(pairs())
     with pytest.raises(MissingExtra, match="torch is not installed"):
         CausalLM(str(chat), GRADES)
+
+
+def test_a_model_that_writes_runs_where_its_settings_say(chat: Path) -> None:
+    said: dict[str, Told] = {}
+    writer = Local(f"{chat}?device=cpu&batch=2")
+    writer.check()
+    writer.ask(["where do herons nest", "a boat", "the river is wide"], said.__setitem__)
+    assert len(said) == 3
+    assert all(one.text is not None and not one.failed for one in said.values())
+    with pytest.raises(UsageError, match="is no device of torch"):
+        Local(f"{chat}?device=toaster").check()
 
 
 def test_the_card_names_the_model_and_its_base(chat: Path, tmp_path: Path) -> None:

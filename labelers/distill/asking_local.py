@@ -10,6 +10,7 @@ from harness.errors import LabelerError, MissingExtra
 from labelers.causal_files import find_model
 from labelers.causal_settings import read_settings
 from labelers.chat_answers import Told
+from labelers.devices import where
 from labelers.prompting import Cutter
 
 __all__ = ["Local"]
@@ -43,8 +44,10 @@ class Local:
         }
 
     def check(self) -> None:
-        """Raise MissingExtra where transformers is not installed."""
+        """Raise MissingExtra where torch or transformers is not installed, UsageError where there is no such
+        device."""
         _transformers()
+        _ = self._runs_on
 
     def ask(self, prompts: Sequence[str], read: Callable[[str, Told], None]) -> None:
         """Let the model answer, so many prompts at a time as `batch` says, long ones first."""
@@ -85,31 +88,23 @@ class Local:
     @cached_property
     def _loaded(self) -> tuple[Any, Any]:
         transformers = _transformers()
-        path = self._files.path
+        path, (device, dtype) = self._files.path, self._runs_on
         try:
             tokenizer = transformers.AutoTokenizer.from_pretrained(
                 path, local_files_only=True, padding_side="left"
             )
             model = transformers.AutoModelForCausalLM.from_pretrained(
-                path, use_safetensors=True, local_files_only=True, trust_remote_code=False, dtype=self._dtype
+                path, use_safetensors=True, local_files_only=True, trust_remote_code=False, dtype=dtype
             )
         except Exception as exc:
             raise LabelerError(f"{path} is no causal language model to load: {exc}") from exc
         if tokenizer.pad_token_id is None:
             tokenizer.pad_token = tokenizer.eos_token
-        return tokenizer, model.to(self._device).eval()
+        return tokenizer, model.to(device).eval()
 
-    @property
-    def _device(self) -> str:
-        import torch
-
-        given = self._settings.device
-        return ("cuda" if torch.cuda.is_available() else "cpu") if given == "auto" else given
-
-    @property
-    def _dtype(self) -> str:
-        given = self._settings.dtype
-        return ("float32" if self._device == "cpu" else "bfloat16") if given == "auto" else given
+    @cached_property
+    def _runs_on(self) -> tuple[str, str]:
+        return where(self._settings.device, self._settings.dtype)
 
 
 def _listed(value: Any) -> list[int]:

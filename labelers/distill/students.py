@@ -11,7 +11,8 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
-from harness.errors import LabelerError, MissingExtra, UsageError
+from harness.errors import LabelerError, MissingExtra
+from labelers import devices
 from labelers.causal_base import quietly
 from labelers.distill.train_data import Taught
 from labelers.distill.train_settings import Train
@@ -91,19 +92,7 @@ def place(device: str) -> str:
     ------
     MissingExtra: torch is not installed. UsageError: no such device.
     """
-    try:
-        import torch
-    except ModuleNotFoundError as exc:
-        raise MissingExtra("torch", "train") from exc
-    if device == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        kind = torch.device(device).type
-    except RuntimeError:
-        raise UsageError(f"train.device is {device!r}, no device of torch, such as cpu or cuda:0") from None
-    if kind == "cuda" and not torch.cuda.is_available():
-        raise UsageError(f'train.device is {device!r}: torch finds no CUDA here.\nNext: device = "cpu"')
-    return device
+    return devices.place(device, said="train.device = ", cpu='device = "cpu"', extra="train")
 
 
 def attention(settings: Train, device: str) -> dict[str, str]:
