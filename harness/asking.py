@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, cast
 import numpy as np
 import polars as pl
 
-from harness.errors import LabelerError, StopgapError, UsageError
+from harness.errors import LabelerError, StopgapError, UsageError, told
 from harness.frames import EXAMPLES, PAIRS, SIGNALS, check
 from harness.ledger import SIGNAL_ROWS, text_hashes
 from harness.protocol import Encoder, Labeler, Progress, at_once, checked_answers, label_id, shots, values
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from harness.ledger import Ledger
 
-__all__ = ["WINDOW", "Elsewhere", "Engine", "Signaller", "as_array", "columns", "cut", "told", "windows"]
+__all__ = ["WINDOW", "Elsewhere", "Engine", "Signaller", "as_array", "columns", "cut", "windows"]
 
 WINDOW = 4096
 """Pairs that are held at a time: deduplicated, looked up and answered together."""
@@ -401,8 +401,3 @@ def cut(rows: NDArray[np.int64], size: int) -> Iterator[NDArray[np.int64]]:
     """The rows, `size` at a time."""
     for start in range(0, rows.size, size):
         yield rows[start : start + size]
-
-
-def told(exc: BaseException) -> str:
-    """What went wrong, in a line."""
-    return f"{type(exc).__name__}: {exc}" if str(exc) else type(exc).__name__

@@ -13,7 +13,8 @@ on stderr and exit code 2, without a traceback.
     ├── LabelerError       a labeler broke its protocol or could not be loaded
     └── CalibrationError   too few judgments to calibrate anything
 
-`StopgapWarning` is for what a user should see but need not act on.
+`StopgapWarning` is for what a user should see but need not act on. `told` and `first_line` put exceptions of
+others into words.
 """
 
 from __future__ import annotations
@@ -33,6 +34,8 @@ __all__ = [
     "StopgapWarning",
     "UnknownName",
     "UsageError",
+    "first_line",
+    "told",
 ]
 
 
@@ -109,3 +112,17 @@ class CalibrationError(StopgapError):
 
 class StopgapWarning(UserWarning):
     """Something a user should know; the command line shows it on stderr."""
+
+
+def told(exc: BaseException) -> str:
+    """What another's exception says, after its type."""
+    return _typed(exc, str(exc))
+
+
+def first_line(exc: BaseException) -> str:
+    """The first line of what another's exception says, after its type."""
+    return _typed(exc, str(exc).strip().partition("\n")[0])
+
+
+def _typed(exc: BaseException, said: str) -> str:
+    return f"{type(exc).__name__}: {said}" if said else type(exc).__name__

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 import polars as pl
 
-from harness.asking import Engine, Signaller, as_array, cut, told
+from harness.asking import Engine, Signaller, as_array, cut
 from harness.composing import Composing
-from harness.errors import LabelerError, StopgapError
+from harness.errors import LabelerError, StopgapError, told
 from harness.ledger import text_hashes
 from harness.protocol import Encoder, Labeler, Progress, checked_vectors, composed, label_id
 from harness.registry import available, load

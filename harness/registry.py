@@ -23,7 +23,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
-from harness.errors import LabelerError, StopgapError, UnknownName
+from harness.errors import LabelerError, StopgapError, UnknownName, told
 from harness.protocol import Labeler, checked
 
 __all__ = ["BUILT_IN", "GROUP", "Listed", "available", "card", "load", "registered"]
@@ -159,7 +159,7 @@ def load(spec: str, grades: dict[int, str]) -> Labeler:
     except StopgapError:
         raise
     except Exception as exc:
-        raise LabelerError(f"labeler {spec!r} could not be made: {_told(exc)}") from exc
+        raise LabelerError(f"labeler {spec!r} could not be made: {told(exc)}") from exc
     finally:
         _loading.reset(token)
 
@@ -266,11 +266,11 @@ def _found(spec: str, target: str) -> Any:
             raise UnknownName(
                 "labeler", module, known, f"Nor is there a module {module!r} to import. {_HELP}"
             ) from exc
-        raise LabelerError(f"labeler {spec!r} ({target}) cannot be imported: {_told(exc)}") from exc
+        raise LabelerError(f"labeler {spec!r} ({target}) cannot be imported: {told(exc)}") from exc
     except StopgapError:
         raise
     except Exception as exc:
-        raise LabelerError(f"labeler {spec!r} ({target}) cannot be imported: {_told(exc)}") from exc
+        raise LabelerError(f"labeler {spec!r} ({target}) cannot be imported: {told(exc)}") from exc
     for part in path.split("."):
         if not hasattr(found, part):
             near = get_close_matches(part, dir(found), n=3, cutoff=0.5)
@@ -282,7 +282,3 @@ def _found(spec: str, target: str) -> Any:
             f"labeler {spec!r}: {target} is a {type(found).__name__}, not a factory: it cannot be called"
         )
     return found
-
-
-def _told(exc: BaseException) -> str:
-    return f"{type(exc).__name__}: {exc}" if str(exc) else type(exc).__name__

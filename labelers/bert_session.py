@@ -13,9 +13,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from harness.cache import cache_dir
-from harness.errors import LabelerError, MissingExtra
+from harness.errors import LabelerError, MissingExtra, first_line
 from labelers.bert_onnx import BUILDER, PROBE, PROBE_PRODUCT, build, probe
-from labelers.causal_base import told
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -89,7 +88,7 @@ def read_session(file: Path) -> Any:
         return _open(ort, str(file))
     except Exception as exc:
         raise LabelerError(
-            f"onnxruntime {ort.__version__} cannot read {file}: {told(exc)}. Next: export it again"
+            f"onnxruntime {ort.__version__} cannot read {file}: {first_line(exc)}. Next: export it again"
         ) from exc
 
 

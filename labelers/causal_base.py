@@ -20,14 +20,14 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from harness.errors import LabelerError, MissingExtra
+from harness.errors import LabelerError, MissingExtra, first_line
 from harness.frames import SIGNALS
 from labelers.causal_files import find_adapter, find_model
 from labelers.causal_settings import Prompted
 from labelers.causal_tokens import ChatTokens
 from labelers.prompting import Cutter, read_prompt, shown_with
 
-__all__ = ["MEMORY", "NO_NUMBER", "NextToken", "quietly", "spread", "told"]
+__all__ = ["MEMORY", "NO_NUMBER", "NextToken", "quietly", "spread"]
 
 NO_NUMBER = "the model gave no number"
 MEMORY = "too long for the device's memory"
@@ -139,7 +139,7 @@ class NextToken:
         try:
             return AutoConfig.from_pretrained(path, local_files_only=True, trust_remote_code=False)
         except Exception as exc:
-            raise LabelerError(f"transformers cannot read {path / 'config.json'}: {told(exc)}") from exc
+            raise LabelerError(f"transformers cannot read {path / 'config.json'}: {first_line(exc)}") from exc
 
     @cached_property
     def _tokens(self) -> ChatTokens:
@@ -171,8 +171,3 @@ def quietly() -> Iterator[None]:
         logging.set_verbosity(level)
         if bars:
             logging.enable_progress_bar()
-
-
-def told(exc: BaseException) -> str:
-    """The first line of what went wrong."""
-    return f"{type(exc).__name__}: {str(exc).strip().partition(chr(10))[0]}"

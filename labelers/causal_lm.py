@@ -19,8 +19,8 @@ from warnings import catch_warnings, simplefilter
 
 import numpy as np
 
-from harness.errors import LabelerError, MissingExtra
-from labelers.causal_base import MEMORY, NextToken, quietly, spread, told
+from harness.errors import LabelerError, MissingExtra, first_line
+from labelers.causal_base import MEMORY, NextToken, quietly, spread
 from labelers.causal_files import ModelFiles
 from labelers.causal_settings import read_settings
 from labelers.devices import where
@@ -166,7 +166,7 @@ class CausalLM(NextToken):
                     output_loading_info=True,
                 )
         except Exception as exc:
-            raise LabelerError(f"{path} is no causal language model to load: {told(exc)}") from exc
+            raise LabelerError(f"{path} is no causal language model to load: {first_line(exc)}") from exc
         if lost := sorted(loaded["missing_keys"]):
             raise LabelerError(
                 f"{path} is no whole causal language model: its weights lack {', '.join(lost[:3])}"
@@ -177,7 +177,7 @@ class CausalLM(NextToken):
         try:
             return model.to(self._device).eval(), takes
         except (RuntimeError, AssertionError) as exc:
-            raise LabelerError(f"{self.name} cannot be put on {self._device}: {told(exc)}") from exc
+            raise LabelerError(f"{self.name} cannot be put on {self._device}: {first_line(exc)}") from exc
 
 
 def _adapted(model: Any, adapter: ModelFiles) -> Any:
@@ -191,7 +191,7 @@ def _adapted(model: Any, adapter: ModelFiles) -> Any:
             simplefilter("always")
             model = PeftModel.from_pretrained(model, adapter.path, is_trainable=False)
     except Exception as exc:
-        raise LabelerError(f"{adapter.path} is no adapter for this model: {told(exc)}") from exc
+        raise LabelerError(f"{adapter.path} is no adapter for this model: {first_line(exc)}") from exc
     if model.active_peft_config.is_prompt_learning:
         raise LabelerError(f"{adapter.path} puts tokens before the prompt; supported are LoRA and its kin")
     # An adapter of another model would be put on without effect, and with no more than a warning.

@@ -6,8 +6,8 @@ import inspect
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from harness.errors import LabelerError, MissingExtra
-from labelers.causal_base import quietly, told
+from harness.errors import LabelerError, MissingExtra, first_line
+from labelers.causal_base import quietly
 from labelers.cross_files import names
 
 if TYPE_CHECKING:
@@ -55,7 +55,9 @@ class TorchModel:
                     **known,
                 )
         except Exception as exc:
-            raise LabelerError(f"{path} is no sequence-classification model to load: {told(exc)}") from exc
+            raise LabelerError(
+                f"{path} is no sequence-classification model to load: {first_line(exc)}"
+            ) from exc
         # transformers would put a random head on, and warn.
         if lost := sorted(loaded["missing_keys"]):
             raise LabelerError(f"{path} is no whole cross-encoder: its weights lack {', '.join(lost[:3])}")
@@ -66,7 +68,7 @@ class TorchModel:
         try:
             self._model = model.to(device).eval()
         except (RuntimeError, AssertionError) as exc:
-            raise LabelerError(f"{files.name} cannot be put on {device}: {told(exc)}") from exc
+            raise LabelerError(f"{files.name} cannot be put on {device}: {first_line(exc)}") from exc
         text = model.config.get_text_config()
         padding = getattr(text, "pad_token_id", None)
         # A model that looks for its last token by the padding cannot read two lengths without one.

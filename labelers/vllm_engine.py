@@ -20,8 +20,7 @@ from warnings import catch_warnings, simplefilter
 
 import numpy as np
 
-from harness.errors import LabelerError, MissingExtra
-from labelers.causal_base import told
+from harness.errors import LabelerError, MissingExtra, first_line
 from labelers.vllm_settings import Settings
 
 __all__ = ["Engine", "OnEngine", "Spoken", "chosen_dtype"]
@@ -279,4 +278,4 @@ def _hinted(exc: Exception) -> str:
         hint = " Next: a smaller context=, or more cache="
     elif "head_dim" in said or "head size" in said.lower() or "head_size" in said:
         hint = " Next: this model as hf:, whose attention has no such limits"
-    return told(exc) + hint
+    return first_line(exc) + hint

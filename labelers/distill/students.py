@@ -11,7 +11,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
-from harness.errors import LabelerError, MissingExtra
+from harness.errors import LabelerError, MissingExtra, first_line
 from labelers import devices
 from labelers.causal_base import quietly
 from labelers.distill.train_data import Taught
@@ -131,8 +131,7 @@ def load_model(kind: str, path: Path, **settings: Any) -> tuple[Any, list[str]]:
                 **settings,
             )
     except Exception as exc:
-        first = str(exc).strip().partition("\n")[0]
-        raise LabelerError(f"{path} is no model to train: {type(exc).__name__}: {first}") from exc
+        raise LabelerError(f"{path} is no model to train: {first_line(exc)}") from exc
     new = {*told["missing_keys"], *(str(one[0]) for one in told.get("mismatched_keys", ()))}
     return model, sorted(new)
 
