@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     Floats = NDArray[np.float64]
     Codes = tuple[NDArray[np.int8], NDArray[np.float32]]
 
-__all__ = ["BUILDER", "PROBE", "PROBE_PRODUCT", "Bert", "build", "probe"]
+__all__ = ["BUILDER", "PROBE", "PROBE_PRODUCT", "Bert", "build", "probe", "unfit"]
 
 BUILDER = "3"
 """Changes with everything that changes what the graph computes."""
@@ -58,6 +58,19 @@ def build(weights: dict[str, NDArray[Any]], config: dict[str, Any], *, exact: bo
     KeyError: a tensor or a setting of BERT is not there.
     """
     return bytes(Bert(weights, config, exact).model().SerializeToString())
+
+
+def unfit(config: dict[str, Any]) -> str | None:
+    """Why no graph can be built of a model with this config.json; None: one can."""
+    if (kind := config.get("model_type")) != "bert":
+        return f"it is a {kind} model, not bert"
+    if (act := config.get("hidden_act", "gelu")) != "gelu":
+        return f"its inner units are {act}, not gelu"
+    if (places := config.get("position_embedding_type", "absolute")) != "absolute":
+        return f"its positions are {places}, not absolute"
+    if config.get("is_decoder") or config.get("add_cross_attention"):
+        return "it is a decoder"
+    return None
 
 
 def probe() -> bytes:

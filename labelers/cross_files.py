@@ -6,6 +6,7 @@ import re
 from typing import Any
 
 from harness.errors import LabelerError
+from labelers.bert_onnx import unfit
 from labelers.causal_files import ModelFiles, find_model
 from labelers.sentence_folder import read_json
 
@@ -118,15 +119,8 @@ def _tokenizer_settings(files: ModelFiles) -> dict[str, Any]:
 
 def unsupported(files: ModelFiles) -> str | None:
     """Why a model cannot run as an ONNX graph; None: it can."""
-    config: dict[str, Any] = files.config
-    if (kind := config.get("model_type")) != "bert":
-        return f"it is a {kind} model, not bert"
-    if (act := config.get("hidden_act", "gelu")) != "gelu":
-        return f"its inner units are {act}, not gelu"
-    if (places := config.get("position_embedding_type", "absolute")) != "absolute":
-        return f"its positions are {places}, not absolute"
-    if config.get("is_decoder") or config.get("add_cross_attention"):
-        return "it is a decoder"
+    if why := unfit(files.config):
+        return why
     if not {"model.safetensors", EXPORTED} & {file.name for file in files.path.iterdir()}:
         return "its weights are not in one file, model.safetensors"
     return None

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.errors import LabelerError
+from labelers.bert_onnx import unfit
 
 __all__ = ["SentenceFolder", "digest", "find", "located", "read_json"]
 
@@ -103,12 +104,8 @@ def _read(path: Path, name: str) -> SentenceFolder:
     if missing := [file for file in _NEEDED if not (path / file).is_file()]:
         raise LabelerError(f"{path} lacks {', '.join(missing)}; a sentence-transformers folder has them")
     config = read_json(path / "config.json", dict)
-    kind, act = config.get("model_type"), config.get("hidden_act", "gelu")
-    positions = config.get("position_embedding_type", "absolute")
-    if (kind, act, positions) != ("bert", "gelu", "absolute"):
-        raise LabelerError(f"{path} is a {kind} model with {act} and {positions} positions; {_SUPPORTED}")
-    if config.get("is_decoder") or config.get("add_cross_attention"):
-        raise LabelerError(f"{path} is a decoder; {_SUPPORTED}")
+    if why := unfit(config):
+        raise LabelerError(f"{path} cannot be used: {why}; {_SUPPORTED}")
     modules = {str(m.get("type")).rpartition(".")[2]: m for m in read_json(path / "modules.json", list)}
     if not {"Transformer", "Pooling"} <= set(modules) <= {"Transformer", "Pooling", "Normalize"}:
         raise LabelerError(f"{path} is made of {', '.join(modules) or 'nothing'}; {_SUPPORTED}")

@@ -458,7 +458,11 @@ def test_the_fingerprint_changes_with_every_file_that_decides_a_vector(small: Pa
         (lambda f: (f / "model.safetensors").unlink(), r"lacks model\.safetensors"),
         (lambda f: (f / "config.json").write_text("{"), r"config\.json cannot be read"),
         (lambda f: (f / "modules.json").write_text("{}"), r"modules\.json holds a dict, not a list"),
-        (lambda f: write(f / "config.json", {"model_type": "t5"}), "is a t5 model .*supported are BERT"),
+        (lambda f: write(f / "config.json", {"model_type": "t5"}), "is a t5 model, .*supported are BERT"),
+        (
+            lambda f: write(f / "config.json", {"model_type": "bert", "is_decoder": True}),
+            "is a decoder; supported are BERT",
+        ),
         (lambda f: write(f / "modules.json", [{"type": "models.Dense"}]), "is made of Dense; supported are"),
         (
             lambda f: write(f / "1_Pooling" / "config.json", {"pooling_mode_max_tokens": True}),
