@@ -18,7 +18,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 
 from harness.errors import InputError
 
-__all__ = ["BeforeValidator", "Field", "Misfit", "Table", "Text", "line", "read"]
+__all__ = ["BeforeValidator", "Field", "Misfit", "Table", "Text", "line", "parse", "read"]
 
 Text = Annotated[str, Field(min_length=1)]
 """Text that is not empty."""
@@ -57,12 +57,7 @@ def read(
     """
     path = Path(path)
     text = _text(path, example)
-    try:
-        raw = tomllib.loads(text)
-    except (ValueError, RecursionError) as error:
-        place = re.search(r"at line (\d+)", str(error))
-        what = str(error) or type(error).__name__
-        raise InputError(path, int(place[1]) if place else None, f"not TOML: {what}") from None
+    raw = _loaded(path, text)
     try:
         given = table.model_validate(raw)
     except ValidationError as error:
@@ -74,6 +69,26 @@ def read(
         return make(path, given)
     except Misfit as misfit:
         raise InputError(path, line(text, misfit.key), misfit.what, misfit.hint) from None
+
+
+def parse(path: str | Path) -> dict[str, Any]:
+    """What stands in a file, whatever its keys are.
+
+    Raises
+    ------
+    InputError: there is no such file, or it is not TOML.
+    """
+    path = Path(path)
+    return _loaded(path, _text(path, ""))
+
+
+def _loaded(path: Path, text: str) -> dict[str, Any]:
+    try:
+        return tomllib.loads(text)
+    except (ValueError, RecursionError) as error:
+        place = re.search(r"at line (\d+)", str(error))
+        what = str(error) or type(error).__name__
+        raise InputError(path, int(place[1]) if place else None, f"not TOML: {what}") from None
 
 
 def _text(path: Path, example: str) -> str:

@@ -13,13 +13,12 @@ from __future__ import annotations
 import math
 import os
 import re
-import tomllib
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, cast
 from urllib.parse import parse_qsl, urlsplit
 
-from harness.errors import InputError, UnknownName, UsageError
+from harness.errors import UnknownName, UsageError
 from labelers.prompting import Form
 
 __all__ = ["DEFAULT_URL", "Settings", "read_settings", "server_key"]
@@ -156,12 +155,9 @@ def server_key(settings: Settings) -> str:
 
 
 def _from_file(path: Path) -> dict[str, Any]:
-    try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as exc:
-        raise InputError(path, None, exc.strerror or str(exc)) from None
-    except ValueError as exc:
-        raise InputError(path, None, f"is no TOML: {exc}") from None
+    from harness.strict_toml import parse  # slow to import, and few name a file
+
+    return parse(path)
 
 
 def _value(name: str, value: Any) -> Any:

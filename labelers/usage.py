@@ -10,7 +10,6 @@ cached_input = 0.075      # optional: input that the server had computed before
 from __future__ import annotations
 
 import math
-import tomllib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -92,12 +91,9 @@ def read_prices(path: str | Path, model: str) -> Prices:
     InputError: the file cannot be read, or a price is no number from 0 on. UnknownName: the model is not in
         it.
     """
-    try:
-        table = tomllib.loads(Path(path).read_text(encoding="utf-8"))
-    except OSError as exc:
-        raise InputError(path, None, exc.strerror or str(exc)) from None
-    except ValueError as exc:
-        raise InputError(path, None, f"is no TOML: {exc}") from None
+    from harness.strict_toml import parse  # slow to import, and few name a file
+
+    table = parse(path)
     models = table.get("models")
     if not isinstance(models, Mapping):
         raise InputError(path, None, 'has no table [models."NAME"] with input and output')

@@ -600,7 +600,8 @@ def test_a_spec_that_cannot_be_meant(argument: str | None, said: str) -> None:
 @pytest.mark.parametrize(
     ("text", "error", "said"),
     [
-        ("model = ", InputError, "is no TOML"),
+        ("model = \n", InputError, "judge.toml:1: not TOML"),
+        ("x = " + "[" * 100_000, InputError, "judge.toml: not TOML"),
         ('model = "m"\nrpm = "x"', UsageError, "no whole number"),
         ('model = "m"\nrpm = true', UsageError, "no whole number"),
         ("model = 3", UsageError, "no text"),
@@ -613,7 +614,7 @@ def test_a_file_of_settings_that_cannot_be_meant(
     (tmp_path / "judge.toml").write_text(text)
     with pytest.raises(error, match=said):
         OpenAI(str(tmp_path / "judge.toml"), GRADES)
-    with pytest.raises(InputError, match="No such file"):
+    with pytest.raises(InputError, match="no such file"):
         OpenAI(str(tmp_path / "none.toml"), GRADES)
 
 
@@ -648,7 +649,7 @@ def test_odd_counts_of_tokens_are_none(made: Callable[..., OpenAI], told: dict[s
         ("[models.judge]\ninput = 1", "output of 'judge' is None"),
         ("[models.judge]\ninput = -1\noutput = 1", "input of 'judge' is -1"),
         ("[models.judge]\ninput = 1\noutput = 1\nper = 1000", "'per' of 'judge'"),
-        ("[models", "is no TOML"),
+        ("[models\n", "prices.toml:1: not TOML"),
     ],
 )
 def test_a_table_of_prices_that_cannot_be_used(tmp_path: Path, text: str, said: str) -> None:
