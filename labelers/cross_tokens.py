@@ -12,14 +12,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from harness.errors import LabelerError, MissingExtra
+from harness.errors import LabelerError
 from labelers.causal_tokens import MARKS, TOO_LONG
+from labelers.text_windows import LONGEST_TOKEN, open_tokenizer
 
 __all__ = ["UNKNOWN", "PairTokens", "Read"]
 
 UNKNOWN = "a token that the model does not know"
-_LONGEST_TOKEN = 64
-"""Characters; a text is first cut at so many for each token that is shown. Hardly a token is as long."""
 
 
 class Read(NamedTuple):
@@ -54,17 +53,8 @@ class PairTokens:
     def __init__(
         self, file: Path, longest: int | None, tokens: int, known: int | None, *, parts: bool = True
     ) -> None:
-        try:
-            from tokenizers import Tokenizer
-        except ModuleNotFoundError as exc:
-            raise MissingExtra("tokenizers", "slm") from exc
-        try:
-            self._tokenizer = Tokenizer.from_file(str(file))
-            unknown = _unknown(json.loads(file.read_text(encoding="utf-8")))
-        except Exception as exc:  # the type that tokenizers raises is Exception itself
-            raise LabelerError(f"{file} cannot be read as a tokenizer: {exc}") from exc
-        self._tokenizer.no_truncation()
-        self._tokenizer.no_padding()
+        self._tokenizer = open_tokenizer(file)
+        unknown = _unknown(file)
         self._longest, self._tokens, self._known = longest, tokens, known
         self._frame = _Frame.of(self._tokenizer.encode("a", "a"), file, parts)
         added = self._tokenizer.get_added_tokens_decoder()
@@ -76,7 +66,7 @@ class PairTokens:
 
     def read(self, pairs: Sequence[tuple[str, str]]) -> list[Read]:
         """The ids of pairs (query, document); equal texts are read once."""
-        head = _LONGEST_TOKEN * min(self._tokens, self._longest or self._tokens)
+        head = LONGEST_TOKEN * min(self._tokens, self._longest or self._tokens)
         texts = list(dict.fromkeys([q for q, _ in pairs] + [d[:head] for _, d in pairs]))
         plain = [self._spelled.sub(lambda m: f"{m[0][0]} {m[0][1:]}", text) for text in texts]
         found = self._tokenizer.encode_batch_fast(plain, add_special_tokens=False)
@@ -124,9 +114,12 @@ class _Frame(NamedTuple):
         return [*a, *query, *b, *document, *c], types
 
 
-def _unknown(settings: dict[str, Any]) -> int | None:
+def _unknown(file: Path) -> int | None:
     """The token that stands for text that the tokenizer does not know."""
-    model = settings["model"]
-    if "unk_id" in model:
-        return model["unk_id"]  # type: ignore[no-any-return]
-    return dict(model["vocab"]).get(model.get("unk_token"))
+    try:
+        model = json.loads(file.read_text(encoding="utf-8"))["model"]
+        if "unk_id" in model:
+            return model["unk_id"]  # type: ignore[no-any-return]
+        return dict(model["vocab"]).get(model.get("unk_token"))
+    except (OSError, ValueError, KeyError, TypeError) as exc:
+        raise LabelerError(f"{file} cannot be read as a tokenizer: {exc}") from exc

@@ -33,7 +33,8 @@ from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
-from harness.errors import InputError, MissingExtra, UnknownName, UsageError
+from harness.errors import InputError, UnknownName, UsageError
+from labelers.text_windows import LONGEST_TOKEN, open_tokenizer
 
 if TYPE_CHECKING:
     import polars as pl
@@ -193,7 +194,7 @@ class Cutter:
     Raises
     ------
     UsageError: a budget below 1, or no such file. MissingExtra: tokenizers is not installed.
-    InputError: the file holds no tokenizer.
+    LabelerError: the file holds no tokenizer.
     """
 
     def __init__(self, characters: int, tokens: int, tokenizer: str | None = None) -> None:
@@ -208,17 +209,8 @@ class Cutter:
 
     @cached_property
     def _tokenizer(self) -> Any:
-        try:
-            from tokenizers import Tokenizer
-        except ModuleNotFoundError as exc:
-            raise MissingExtra("tokenizers", "openai") from exc
-        try:
-            found = Tokenizer.from_file(str(self._file))
-        except Exception as exc:  # tokenizers raises bare Exceptions
-            raise InputError(str(self._file), None, f"holds no tokenizer: {exc}") from exc
-        found.no_truncation()
-        found.no_padding()
-        return found
+        assert self._file is not None
+        return open_tokenizer(self._file, "openai")
 
     def within(self, tokens: int) -> Cutter:
         """One that leaves fewer tokens, for a document beside which there is little room.
@@ -239,8 +231,7 @@ class Cutter:
         """The beginning of the text that fits."""
         if self._file is None:
             return text[: self.characters]
-        # What is far too long need not be tokenized whole: hardly a token has 64 characters.
-        head = text[: 64 * self.tokens]
+        head = text[: LONGEST_TOKEN * self.tokens]  # what is far too long need not be tokenized whole
         offsets = self._tokenizer.encode(head, add_special_tokens=False).offsets
         return head if len(offsets) <= self.tokens else text[: offsets[self.tokens - 1][1]]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -13,7 +13,34 @@ from harness.errors import LabelerError, MissingExtra
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["Window", "Wordpieces", "batches", "window_spans"]
+__all__ = ["LONGEST_TOKEN", "Window", "Wordpieces", "batches", "open_tokenizer", "window_spans"]
+
+LONGEST_TOKEN = 64
+"""Characters. A text is first cut at so many for each token that is shown: hardly a token is as long."""
+
+
+def open_tokenizer(file: Path, extra: str = "slm") -> Any:
+    """What a tokenizer.json holds, set to neither cut nor pad.
+
+    Parameters
+    ----------
+    extra: the one that brings tokenizers where it is asked for.
+
+    Raises
+    ------
+    MissingExtra: tokenizers is not installed. LabelerError: the file is no tokenizer.
+    """
+    try:
+        from tokenizers import Tokenizer
+    except ModuleNotFoundError as exc:
+        raise MissingExtra("tokenizers", extra) from exc
+    try:
+        found = Tokenizer.from_file(str(file))
+    except Exception as exc:  # the type that tokenizers raises is Exception itself
+        raise LabelerError(f"{file} cannot be read as a tokenizer: {exc}") from exc
+    found.no_truncation()
+    found.no_padding()
+    return found
 
 
 class Window(NamedTuple):
@@ -34,16 +61,7 @@ class Wordpieces:
     """
 
     def __init__(self, file: Path) -> None:
-        try:
-            from tokenizers import Tokenizer
-        except ModuleNotFoundError as exc:
-            raise MissingExtra("tokenizers", "slm") from exc
-        try:
-            self._tokenizer = Tokenizer.from_file(str(file))
-        except Exception as exc:  # the type that tokenizers raises is Exception itself
-            raise LabelerError(f"{file} cannot be read as a tokenizer: {exc}") from exc
-        self._tokenizer.no_truncation()
-        self._tokenizer.no_padding()
+        self._tokenizer = open_tokenizer(file)
         around = self._tokenizer.encode("").ids
         if len(around) != 2:
             raise LabelerError(

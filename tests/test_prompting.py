@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.errors import InputError, UnknownName, UsageError
+from harness.errors import InputError, LabelerError, UnknownName, UsageError
 from labelers.parsing import parse
 from labelers.prompting import BUILT_IN, Cutter, Example, Form, Prompt, read_prompt
 
@@ -177,7 +177,7 @@ def test_a_budget_or_a_tokenizer_that_is_none(tmp_path: Path) -> None:
         Cutter(1, 1, str(tmp_path))
     (tmp_path / "tokenizer.json").write_text("{}")
     pytest.importorskip("tokenizers", reason="needs the extra openai")
-    with pytest.raises(InputError, match="holds no tokenizer"):
+    with pytest.raises(LabelerError, match="cannot be read as a tokenizer"):
         Cutter(1, 1, str(tmp_path)).cut("text")
 
 
