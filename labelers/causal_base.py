@@ -54,7 +54,7 @@ class NextToken:
         self, settings: Prompted, grades: dict[int, str], protocol: int, decides: Mapping[str, Any]
     ) -> None:
         self.grades = grades
-        self._asking = settings
+        self._settings = settings
         self._prompt = read_prompt(
             settings.prompt, grades, "token", settings.guidelines or None, settings.shots
         )
@@ -78,7 +78,7 @@ class NextToken:
     @property
     def card(self) -> dict[str, list[str]]:
         """What the model and its adapter say they are and were made from (`harness.circularity`)."""
-        files, adapter, settings = self._model_files, self._adapter_files, self._asking
+        files, adapter, settings = self._model_files, self._adapter_files, self._settings
         origin = [settings.model if files.commit else files.name, files.config.get("_name_or_path")]
         if adapter:
             origin += [adapter.name, adapter.config.get("base_model_name_or_path")]

@@ -22,7 +22,7 @@ import numpy as np
 from harness.errors import LabelerError, MissingExtra, first_line
 from labelers.causal_base import MEMORY, NextToken, quietly, spread
 from labelers.causal_files import ModelFiles
-from labelers.causal_settings import read_settings
+from labelers.causal_settings import Settings, read_settings
 from labelers.devices import where
 
 __all__ = ["CausalLM"]
@@ -61,8 +61,10 @@ class CausalLM(NextToken):
         GPU, is not installed.
     """
 
+    _settings: Settings
+
     def __init__(self, argument: str | None, grades: dict[int, str]) -> None:
-        self._settings = settings = read_settings(argument)
+        settings = read_settings(argument)
         self._device, self._dtype = where(settings.device, settings.dtype)
         super().__init__(settings, grades, _PROTOCOL, {"dtype": self._dtype})
 

@@ -66,8 +66,9 @@ class VLLMCausal(OnEngine, NextToken):
     As for `vllm`.
     """
 
+    _settings: Settings
+
     def __init__(self, settings: Settings, grades: dict[int, str]) -> None:
-        self._settings = settings
         self._dtype = chosen_dtype(settings.dtype)
         decides = {"dtype": self._dtype, "engine": "vllm", "context": settings.context}
         super().__init__(settings, grades, _PROTOCOL, decides)
