@@ -21,12 +21,10 @@ import polars as pl
 
 from harness import registry
 from harness.errors import Circular, InputError, UnknownName
-from harness.protocol import Labeler, label_id
+from harness.protocol import CARD_KINDS, Labeler, label_id
 
-__all__ = ["KINDS", "Card", "Relation", "check_circular", "labeler_cards", "relations", "run_card"]
+__all__ = ["Card", "Relation", "check_circular", "labeler_cards", "relations", "run_card"]
 
-KINDS = ("base model", "teacher", "training data", "weights sha256")
-"""What a card may state."""
 _MODELS = ("base model", "teacher")
 _STATED = ("base model", "teacher", "training data")
 _SHOWN = 3  # names of a kind, in words
@@ -49,7 +47,7 @@ class Card:
     @property
     def modelless(self) -> bool:
         """Whether it states that there is no model in it."""
-        return self.facts.get("base model") == () and not any(self.facts.get(k) for k in KINDS)
+        return self.facts.get("base model") == () and not any(self.facts.get(k) for k in CARD_KINDS)
 
     def lacks(self) -> list[str]:
         """The kinds that it does not state."""
@@ -65,8 +63,8 @@ class Relation:
     """How a run and a labeler are related.
 
     `status`: `shared`, `apart` (both state everything, or one has no model at all) or `unknown` (`lacking`
-    says what is not stated). `shared`: kind -> names; a kind is one of `KINDS`, `labeler` (the run uses the
-    labeler itself), or `teacher and base model` (what is the one to the run is the other to the labeler).
+    says what is not stated). `shared`: kind -> names; a kind is one of CARD_KINDS, `labeler` (the run uses
+    the labeler itself), or `teacher and base model` (what is the one to the run is the other to the labeler).
     `allowed`: the user named the run.
     """
 
@@ -225,17 +223,17 @@ def _read(name: str, file: Path) -> Card:
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise InputError(file, None, f"is no YAML that can be read ({error})") from None
     if not isinstance(whole, Mapping):
-        raise InputError(file, None, "holds no keys; a card has some of " + ", ".join(KINDS))
+        raise InputError(file, None, "holds no keys; a card has some of " + ", ".join(CARD_KINDS))
     method, data = whole.get("method"), whole.get("data")
     stages = method.get("retrieval") if isinstance(method, Mapping) else None
     steps: list[Mapping[str, Any]] = [s for s in stages or [] if isinstance(s, Mapping)]
-    if any(kind in whole for kind in KINDS):
+    if any(kind in whole for kind in CARD_KINDS):
         steps.append(whole)
     used = [str(s[key]) for s in steps for key in ("encoder", "labeler") if s.get(key)]
     facts = [_stage(s) for s in steps]
     stated = {
         kind: tuple(dict.fromkeys(n for one in facts for n in one.get(kind, ())))
-        for kind in KINDS
+        for kind in CARD_KINDS
         if any(kind in one for one in facts)
     }
     # a kind that one of several stages keeps silent about may still be there, so it counts as not stated
@@ -263,7 +261,7 @@ def _none(facts: Mapping[str, tuple[str, ...]]) -> bool:
 
 def _facts(stated: Mapping[str, Any]) -> dict[str, tuple[str, ...]]:
     found = {}
-    for kind in KINDS:
+    for kind in CARD_KINDS:
         if kind in stated:
             names = [str(n).strip() for n in _list(stated[kind]) if n is not None]
             found[kind] = tuple(n for n in names if n and n.casefold() != "none")
@@ -279,7 +277,7 @@ def _list(value: Any) -> Sequence[Any]:
 
 def _related(run: Card, labeler: Card, allowed: bool) -> Relation:
     shared = {"labeler": [name for name in run.labelers if name in labeler.labelers]}
-    for kind in KINDS:
+    for kind in CARD_KINDS:
         same = _model if kind in _MODELS else _data
         shared[kind] = _common(run.facts.get(kind, ()), labeler.facts.get(kind, ()), same)
     shared["teacher and base model"] = [

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 __all__ = [
+    "CARD_KINDS",
     "Ask",
     "Composite",
     "Encoder",
@@ -38,6 +39,9 @@ __all__ = [
 Progress = Callable[[int, int | None], None]
 """Called with the number of pairs (or texts) done so far and of all of them, None where that is not known."""
 
+CARD_KINDS = ("base model", "teacher", "training data", "weights sha256")
+"""What a card may state."""
+
 
 class Labeler(Protocol):
     """Whatever looks at a pair and gives a signal. A shape to follow, not a class to inherit from."""
@@ -52,9 +56,9 @@ class Labeler(Protocol):
     without loading a model."""
     needs_text: bool
     """False: works by ids alone, is given pairs whose texts may be null, and is not kept in a ledger."""
-    # It may also have a `card`, which says what it was made of: a mapping with the keys `base model`,
-    # `teacher`, `training data` (each a name, a list of names, or "none") and `weights sha256`. By it
-    # `harness.circularity` tells whether it would judge a relative of itself.
+    # It may also have a `card`, which says what it was made of: a mapping of some of CARD_KINDS to a
+    # name, a list of names, or "none". By it `harness.circularity` tells whether it would judge a relative of
+    # itself.
 
     def signal(self, pairs: pl.DataFrame) -> pl.DataFrame:
         """SIGNALS for PAIRS: one row a pair, in the same order.

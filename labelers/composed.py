@@ -13,14 +13,23 @@ import polars as pl
 
 from harness.errors import UsageError
 from harness.frames import SIGNALS
-from harness.protocol import Ask, Labeler, at_once, checked_answers, label_id, shots, usage, values
+from harness.protocol import (
+    CARD_KINDS,
+    Ask,
+    Labeler,
+    at_once,
+    checked_answers,
+    label_id,
+    shots,
+    usage,
+    values,
+)
 from harness.registry import card, load
 
 __all__ = ["EMPTY", "Composed", "path_of", "reasons_of"]
 
 EMPTY = pl.col("probs").is_null() & pl.col("score").is_null()
 """Of signals: whether there is none."""
-_KINDS = ("base model", "teacher", "training data", "weights sha256")
 
 
 def path_of(kind: str, argument: str | None) -> Path:
@@ -71,7 +80,7 @@ class Composed:
             getattr(part, "card", None) or card(part.name) or {} for part in self.parts.values()
         ]
         merged = {}
-        for kind in _KINDS:
+        for kind in CARD_KINDS:
             said = [one.get(kind) for one in cards]
             names = [n for one in said if one for n in ([one] if isinstance(one, str) else one)]
             names = [n for n in dict.fromkeys(names) if str(n).casefold() != "none"]
