@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-__all__ = ["Account", "Counted", "account_path", "keep"]
+__all__ = ["Account", "Counted", "account_path", "add", "keep"]
 
 Account = dict[str, Any]
 """`pairs`, `asked` (pairs the labeler was given), `cache_hits`, `failures` (reason -> pairs), `seconds` (in
@@ -110,8 +110,7 @@ class Counted:
     def usage(self) -> dict[str, Any]:
         """What the labeler tells of its cost, here and elsewhere, since it was made."""
         told = dict(usage(self._labeler))
-        for name, value in self._elsewhere.items():
-            told[name] = value + told.get(name, 0) if _counts(value) else value
+        add(told, self._elsewhere)
         return told
 
     def count_elsewhere(self, told: Elsewhere) -> None:
@@ -119,8 +118,7 @@ class Counted:
         self._asked += told.asked
         self._answered += told.answered
         self._seconds += told.seconds
-        for name, value in told.usage.items():
-            self._elsewhere[name] = value + self._elsewhere.get(name, 0) if _counts(value) else value
+        add(self._elsewhere, told.usage)
 
     def _compose(self, pairs: pl.DataFrame, ask: Ask) -> pl.DataFrame:
         """The composite, whose parts are asked as what is counted."""
@@ -149,6 +147,12 @@ class _Counting:
 
     def known(self, labeler: Labeler, pairs: pl.DataFrame) -> NDArray[np.bool_]:
         return self._ask.known(self._parts[labeler.fingerprint], pairs)
+
+
+def add(usage: dict[str, Any], more: Mapping[str, Any]) -> None:
+    """Add to what answers have cost what others have: numbers are added up, of words the last counts."""
+    for name, value in more.items():
+        usage[name] = value + usage.get(name, 0) if _counts(value) else value
 
 
 def account_path(out: str | Path) -> Path:

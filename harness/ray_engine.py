@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import polars as pl
 
-from harness.accounting import Counted
+from harness.accounting import Counted, add
 from harness.asking import Elsewhere, columns
 from harness.errors import LabelerError, MissingExtra, StopgapError, UsageError
 from harness.labeling import Labeler, label_id, load, signals
@@ -110,9 +110,7 @@ class RayEngine:
             if "error" in note:
                 raise LabelerError(f"on a worker of Ray: {note['error']}")
             told.refused.update({int(row): reason for row, reason in note["refused"]})
-            for name, value in note["usage"].items():
-                counts = isinstance(value, int | float)
-                told.usage[name] = told.usage.get(name, 0) + value if counts else value
+            add(told.usage, note["usage"])
             tell(note["pairs"])
         return told._replace(answered=pairs.height - len(told.refused), seconds=time.perf_counter() - began)
 

@@ -10,7 +10,7 @@ import polars as pl
 import pytest
 
 from harness._render import account_line
-from harness.accounting import Counted, account_path, keep
+from harness.accounting import Counted, account_path, add, keep
 from harness.frames import SIGNALS
 from harness.labeling import Labeler, signals
 
@@ -117,3 +117,9 @@ def test_an_account_in_a_sentence(more: dict[str, Any], told: str) -> None:
 def test_an_account_says_only_what_is_known() -> None:
     account = {"labeler": "plain@1", "asked": 7, "seconds": 0.5, "pairs_per_second": 14.0}
     assert account_line(account) == "plain@1: asked about 7 pairs, 0.5 s, 14.0 pairs/s."
+
+
+def test_usage_is_added_up_but_for_words() -> None:
+    usage = {"requests": 2, "cost": 0.5, "currency": "EUR"}
+    add(usage, {"requests": 3, "cost": 0.25, "currency": "USD", "retries": 1, "cut": True})
+    assert usage == {"requests": 5, "cost": 0.75, "currency": "USD", "retries": 1, "cut": True}
