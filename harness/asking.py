@@ -121,7 +121,7 @@ class Signaller:
 
     def _with_texts(self, pairs: pl.DataFrame) -> pl.DataFrame:
         """The values of each pair: from the ledger, from the labeler, or null and why."""
-        blank = {c: pairs[c].is_null() | (pairs[c].str.strip_chars() == "") for c in ("query", "text")}
+        blank = _blank(pairs)
         asked = ~(blank["query"] | blank["text"]).to_numpy()
         distinct, unit = _distinct(pairs.filter(asked))
         count = np.bincount(unit, minlength=distinct.height)
@@ -152,9 +152,8 @@ class Signaller:
         self.check_writable(missing.height)
         self.tell(sum(pairs.height for pairs in frames) - missing.height)
         told = engine.answer(self.labeler, missing, self.ledger, self.tell)
-        hashes = missing.select(pl.col("query_hash").bin.encode("hex") + pl.col("doc_hash").bin.encode("hex"))
-        keys = hashes.to_series()
-        self.refused |= {bytes.fromhex(keys[row]): why for row, why in told.refused.items()}
+        hashes = missing.select("query_hash", "doc_hash")
+        self.refused |= {b"".join(hashes.row(row)): why for row, why in told.refused.items()}
         count = getattr(self.labeler, "count_elsewhere", None)
         if count is not None:
             count(told)
@@ -176,9 +175,7 @@ class Signaller:
         known = np.zeros(pairs.height, dtype=bool)
         if not self.labeler.needs_text:
             return ~known
-        blank = pairs.select(
-            (pl.col(c).fill_null("").str.strip_chars() == "").alias(c) for c in ("query", "text")
-        )
+        blank = _blank(pairs)
         asked = ~(blank["query"] | blank["text"]).to_numpy()
         known[~asked] = True
         if self.ledger is not None and asked.any():
@@ -365,6 +362,11 @@ def windows(batches: Iterable[pl.DataFrame], size: int, labeler: Labeler) -> Ite
             held = [whole[full:]]
     if any(h.height for h in held):
         yield pl.concat(held)
+
+
+def _blank(pairs: pl.DataFrame) -> pl.DataFrame:
+    """For each pair, whether its `query` and its `text` are null or nothing but blanks."""
+    return pairs.select((pl.col(c).fill_null("").str.strip_chars() == "").alias(c) for c in ("query", "text"))
 
 
 def _distinct(pairs: pl.DataFrame) -> tuple[pl.DataFrame, NDArray[np.int64]]:
