@@ -80,8 +80,8 @@ class OnnxModel:
 
     Parameters
     ----------
-    files: the model. exact: float32. batch: pairs in one forward pass, at most. threads: batches that run
-        side by side; by default as many as this process has processors.
+    files: the model. exact: float32. batch: pairs in one forward pass, at most. As many batches run side by
+        side as this process has processors.
 
     Raises
     ------
@@ -89,8 +89,8 @@ class OnnxModel:
     LabelerError: the weights are not those of such a model, or the graph cannot be run here.
     """
 
-    def __init__(self, files: ModelFiles, *, exact: bool, batch: int, threads: int | None = None) -> None:
-        self._batch, self._threads = batch, threads or processors()
+    def __init__(self, files: ModelFiles, *, exact: bool, batch: int) -> None:
+        self._batch = batch
         if files.weights:
             file = files.path / "model.safetensors"
             self._session = session(file, digest(file), files.config, exact=exact, graph=_GRAPH)
@@ -119,7 +119,7 @@ class OnnxModel:
             found = self._session.run(["logits"], dict(zip(_INPUTS, (ids, types), strict=True)))[0]
             return np.asarray(found, dtype=np.float64)
 
-        with ThreadPoolExecutor(self._threads, thread_name_prefix="cross-encoder") as pool:
+        with ThreadPoolExecutor(processors(), thread_name_prefix="cross-encoder") as pool:
             for group, found in zip(groups, pool.map(run, groups), strict=True):
                 yield from zip((window.text for window in group), found, strict=True)
 
