@@ -9,6 +9,7 @@ import typer
 
 __all__ = [
     "Accept",
+    "Address",
     "All",
     "AllTopics",
     "AllowCircular",
@@ -22,6 +23,7 @@ __all__ = [
     "Correction",
     "Count",
     "DistillSettings",
+    "Engine",
     "Files",
     "FilledFile",
     "GroupsFile",
@@ -72,6 +74,8 @@ __all__ = [
     "Trust",
     "TwoRuns",
     "Word",
+    "WorkerGpus",
+    "Workers",
 ]
 
 # Of several verbs.
