@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 __all__ = ["Server"]
 
 _T = TypeVar("_T")
-TOP_LOGPROBS = 20
+_TOP_LOGPROBS = 20
 """How many of the likeliest tokens are asked for: the most that servers give."""
 _DEAD = 20  # pairs in a row (or twice the concurrency) that a server fails on before the others are let be
 _OPTIONAL = ("top_logprobs", "logprobs", "max_tokens", "temperature", "n")
@@ -64,7 +64,7 @@ class Server:
             self._body["n"] = settings.samples
         self._body |= more or {}
         if logprobs:
-            self._body |= {"logprobs": True, "top_logprobs": TOP_LOGPROBS}
+            self._body |= {"logprobs": True, "top_logprobs": _TOP_LOGPROBS}
 
     async def ask(self, prompts: Sequence[str], read: Callable[[Sequence[Told]], _T]) -> list[_T]:
         """What `read` makes of what the server tells for each prompt, in their order.
