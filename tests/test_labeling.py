@@ -636,6 +636,8 @@ def test_built_in_names() -> None:
         *("hf", "lookup", "minilm", "openai", "vllm"),
     }
     assert registry.BUILT_IN["minilm"].target == "labelers.encoder:MiniLM"
+    for name, built_in in registry.BUILT_IN.items():
+        assert not built_in.modules or "deltalake" in built_in.modules, f"{name}'s answers go into a ledger"
 
 
 def test_a_registered_package_gets_the_argument_and_the_grades(package: Any) -> None:

@@ -278,5 +278,7 @@ assert ledger.signals.find("f", rows([1])).height == 1
 def test_a_missing_deltalake_names_its_extra(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     for name in ("deltalake", "deltalake.exceptions"):
         monkeypatch.setitem(sys.modules, name, None)
-    with pytest.raises(MissingExtra, match=r"deltalake is not installed. Next: pip install"):
+    with pytest.raises(
+        MissingExtra, match=r"deltalake is not installed. Next: pip install 'stopgap\[ledger\]'"
+    ):
         Ledger(tmp_path).signals.append("f", rows([1]))
