@@ -127,7 +127,7 @@ class RayEngine:
         job = data.from_arrow(blocks).map_batches(
             _Worker,
             fn_constructor_args=(spec, dict(labeler.grades), labeler.fingerprint, path, str(Path.cwd())),
-            batch_size=None,
+            batch_size=size,  # a block at a time, which Ray wants to be told where there are GPUs
             batch_format="pyarrow",
             compute=data.ActorPoolStrategy(size=min(self.workers, len(blocks))),
             num_cpus=1,

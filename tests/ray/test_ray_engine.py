@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -127,3 +129,27 @@ def test_fill_writes_the_same_bytes_with_and_without_ray(
     assert [a["asked"] for a in told[1]["accounts"]] == [40, 40, 0]
     assert told[1]["accounts"][1]["requests"] == 40
     shutil.rmtree(place / "ledger-ray")
+
+
+def test_workers_get_their_part_of_a_gpu(place: Path) -> None:
+    # A cluster of its own, which says that it has GPUs.
+    code = """
+import ray, polars as pl
+ray.init("local", num_cpus=2, num_gpus=1, include_dashboard=False, log_to_driver=False)
+from harness.accounting import Counted
+from harness.labeling import load, signal_batches
+from harness.ledger import Ledger
+from harness.ray_engine import RayEngine
+
+grades = {0: "no", 1: "related", 2: "good"}
+pairs = pl.DataFrame({"query_id": "1", "doc_id": [f"d{n}" for n in range(150)], "query": "q"})
+pairs = pairs.with_columns(text="text of " + pl.col("doc_id"))
+with RayEngine(workers=3, gpus=0.5) as engine:
+    labeler = Counted(load("seen:Seen", grades), "seen:Seen")
+    found = pl.concat(signal_batches(labeler, [pairs], ledger=Ledger("ledger"), engine=engine))
+    assert engine.workers == 2
+assert found["probs"].null_count() == 0 and found.height == 150
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert sorted(doc for _, doc in asked(place)) == sorted(f"d{n}" for n in range(150))
