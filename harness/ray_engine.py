@@ -15,6 +15,8 @@ import json
 import logging
 import os
 import time
+from collections.abc import Generator
+from contextlib import closing
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -33,7 +35,7 @@ if TYPE_CHECKING:
 
 __all__ = ["RayEngine"]
 
-_RESTARTS = 5  # of one worker, and of one block: then it is the labeler that ends its process
+_LOSSES = 6  # workers lost on one block: then it is the labeler that ends their processes
 _LEAST, _MOST = 32, 1024  # pairs of a block
 _BLOCKS = 4  # for each worker: more balance better, fewer cost less
 _STORE = 256 * 2**20  # bytes of shared memory for Ray's objects on this machine; what is more goes to disk
@@ -106,15 +108,20 @@ class RayEngine:
             )
         began = time.perf_counter()
         told = Elsewhere({}, pairs.height, 0, 0.0, {})
-        for note in self._notes(str(spec), labeler, pairs, ledger):
-            if "error" in note:
-                raise LabelerError(f"on a worker of Ray: {note['error']}")
-            told.refused.update({int(row): reason for row, reason in note["refused"]})
-            add(told.usage, note["usage"])
-            tell(note["pairs"])
+        with closing(self._notes(str(spec), labeler, pairs, ledger)) as notes:
+            for note in notes:
+                if "error" in note:
+                    raise LabelerError(f"on a worker of Ray: {note['error']}")
+                if "lost" in note:
+                    raise _given_up(labeler, f"{note['lost']} workers were lost on the same pairs")
+                told.refused.update({int(row): reason for row, reason in note["refused"]})
+                add(told.usage, note["usage"])
+                tell(note["pairs"])
         return told._replace(answered=pairs.height - len(told.refused), seconds=time.perf_counter() - began)
 
-    def _notes(self, spec: str, labeler: Labeler, pairs: pl.DataFrame, ledger: Ledger) -> Any:
+    def _notes(
+        self, spec: str, labeler: Labeler, pairs: pl.DataFrame, ledger: Ledger
+    ) -> Generator[Any, None, None]:
         """What workers tell of their blocks, as they are done."""
         data = self._ray.data
         size = int(np.clip(-(-pairs.height // (_BLOCKS * self.workers)), _LEAST, _MOST))
@@ -124,16 +131,17 @@ class RayEngine:
         context = data.DataContext.get_current()
         context.enable_progress_bars = False
         context.print_on_execution_start = False
+        # Ray itself goes on without end, and a pair that ends its process would go round for ever.
+        begun = self._ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1)(_Begun).remote()
+        made_of = (spec, dict(labeler.grades), labeler.fingerprint, path, str(Path.cwd()), begun, _LOSSES)
         job = data.from_arrow(blocks).map_batches(
             _Worker,
-            fn_constructor_args=(spec, dict(labeler.grades), labeler.fingerprint, path, str(Path.cwd())),
+            fn_constructor_args=made_of,
             batch_size=size,  # a block at a time, which Ray wants to be told where there are GPUs
             batch_format="pyarrow",
             compute=data.ActorPoolStrategy(size=min(self.workers, len(blocks))),
             num_cpus=1,
             num_gpus=self._gpus,
-            # Otherwise without end, and a pair that ends its process would go round for ever.
-            ray_remote_args_fn=lambda: {"max_restarts": _RESTARTS, "max_task_retries": _RESTARTS},
         )
         try:
             for row in job.iter_rows():
@@ -142,17 +150,44 @@ class RayEngine:
             raise
         except Exception as exc:
             what = next((line.strip() for line in str(exc).splitlines() if line.strip()), type(exc).__name__)
-            raise LabelerError(
-                f"Ray gave up on labeler {label_id(labeler)} ({type(exc).__name__}: {what}). A worker whose "
-                f"process ends is replaced {_RESTARTS} times: see whether the labeler runs out of memory.\n"
-                "What was answered is in the ledger; the same command goes on from there"
-            ) from None
+            raise _given_up(labeler, f"{type(exc).__name__}: {what}") from None
+
+
+def _given_up(labeler: Labeler, why: str) -> LabelerError:
+    return LabelerError(
+        f"Ray gave up on labeler {label_id(labeler)} ({why}). A worker whose process ends is replaced, but "
+        f"not more than {_LOSSES - 1} times on the same pairs: see whether the labeler runs out of memory.\n"
+        "What was answered is in the ledger; the same command goes on from there"
+    )
+
+
+class _Begun:
+    """Counts how often each block was begun, in a process that no labeler can end."""
+
+    def __init__(self) -> None:
+        self._times: dict[int, int] = {}
+
+    def count(self, block: int) -> int:
+        """One more; returns how often it was begun before."""
+        before = self._times.get(block, 0)
+        self._times[block] = before + 1
+        return before
 
 
 class _Worker:
     """Asks a labeler about blocks of pairs, in a process of its own."""
 
-    def __init__(self, spec: str, grades: dict[int, str], fingerprint: str, ledger: str, folder: str) -> None:
+    def __init__(
+        self,
+        spec: str,
+        grades: dict[int, str],
+        fingerprint: str,
+        ledger: str,
+        folder: str,
+        begun: Any,
+        losses: int,
+    ) -> None:
+        self._begun, self._losses = begun, losses
         self._spec, self._grades, self._fingerprint, self._folder = spec, grades, fingerprint, folder
         self._ledger = Ledger(ledger, compacts=False)
         self._labeler: Labeler | None = None
@@ -162,10 +197,16 @@ class _Worker:
         frame = pl.from_arrow(block)
         assert isinstance(frame, pl.DataFrame)
         try:
-            told = self._told(frame)
+            told = self._told(frame) if (lost := self._lost(frame)) < self._losses else {"lost": lost}
         except StopgapError as exc:
             told = {"error": str(exc)}
         return {"note": [json.dumps(told)]}
+
+    def _lost(self, block: pl.DataFrame) -> int:
+        """How many workers have begun with the block, and have not come back."""
+        import ray
+
+        return int(ray.get(self._begun.count.remote(int(block["row"][0]))))
 
     def _told(self, block: pl.DataFrame) -> dict[str, Any]:
         if self._labeler is None:

@@ -77,7 +77,11 @@ def test_a_worker_is_killed_and_no_label_is_lost_and_none_kept_twice(cluster: Ra
     ("spec", "special", "said"),
     [
         ("seen:Changing", {}, "is another labeler here"),
-        ("seen:Seen", {0: "always deadly"}, "Ray gave up on labeler seen@5ee115ee"),
+        (
+            "seen:Seen",
+            {0: "always deadly"},
+            r"gave up on labeler seen@5ee115ee \(2 workers were lost",
+        ),
     ],
 )
 def test_what_goes_wrong_on_a_worker_is_said_in_a_sentence(
@@ -88,7 +92,7 @@ def test_what_goes_wrong_on_a_worker_is_said_in_a_sentence(
     special: dict[int, str],
     said: str,
 ) -> None:
-    monkeypatch.setattr(ray_engine, "_RESTARTS", 1)
+    monkeypatch.setattr(ray_engine, "_LOSSES", 2)
     counted = Counted(load(spec, GRADES), spec)
     with pytest.raises(LabelerError, match=said) as raised:
         list(signal_batches(counted, [frame(9, special)], ledger=Ledger(place / "ledger"), engine=cluster))
