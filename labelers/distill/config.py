@@ -44,7 +44,7 @@ from typing import Annotated, Literal, get_args
 from harness.errors import InputError
 from harness.strict_toml import Field, Misfit, Table, Text, line, read
 from labelers.distill.sections import NONE, Accept, Export
-from labelers.distill.train_settings import EMBEDDED, ENCODER, ENCODER_KEYS, Train
+from labelers.distill.train_settings import EMBEDDED, ENCODER, ENCODER_KEYS, OTHERS_KEYS, Train
 
 __all__ = [
     "GENERATORS",
@@ -240,7 +240,7 @@ def _twice(config: Config) -> None:
 
 def _generator(config: Config) -> None:
     given = config.synthesize.generator
-    if given.partition(":")[0] in GENERATORS and (given == KEYPHRASE or ":" in given):
+    if given == KEYPHRASE or (given.partition(":")[0] in GENERATORS[1:] and ":" in given):
         return
     what = f"synthesize.generator is {given!r}, but should be keyphrase, openai:MODEL@URL or hf:FOLDER"
     raise Misfit("synthesize.generator", what)
@@ -284,3 +284,7 @@ def _train(config: Config) -> None:
         keys = ", ".join(ENCODER_KEYS)
         what = f"train.{idle[0]} means nothing for the student {ENCODER}, whose keys are {keys}"
         raise Misfit(f"train.{idle[0]}", what, 'Next: take it out, or student = "cross-encoder"')
+    for key, student in OTHERS_KEYS.items():
+        if key in given.model_fields_set and given.student != student:
+            what = f"train.{key} means nothing for the student {given.student}"
+            raise Misfit(f"train.{key}", what, f'Next: take it out, or student = "{student}"')
