@@ -36,13 +36,11 @@ file's folder.
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal, get_args
 
-from harness.errors import InputError
-from harness.strict_toml import Field, Misfit, Table, Text, line, read
+from harness.strict_toml import Field, Misfit, SettingsFile, Table, Text, read
 from labelers.distill.sections import NONE, Accept, Export
 from labelers.distill.train_settings import EMBEDDED, ENCODER, ENCODER_KEYS, OTHERS_KEYS, Train
 
@@ -176,11 +174,10 @@ class Config(Table):
 
 
 @dataclass(frozen=True)
-class Settings:
+class Settings(SettingsFile):
     """A file of settings that has been read: `config` as it stands there, and paths as seen from the working
     folder."""
 
-    path: Path
     config: Config
 
     @property
@@ -197,18 +194,6 @@ class Settings:
     def collection(self) -> str:
         """The collection, as `harness.collection.open_collection` takes it."""
         return self.collection_at(self.config.collection)
-
-    def collection_at(self, given: str) -> str:
-        """A collection that the file names: a folder is relative to the file, a name stays one."""
-        return given if given == "demo" or given.startswith("irds:") else str(self.at(given))
-
-    def at(self, given: str) -> Path:
-        """A path of the file, seen from the working folder."""
-        return Path(os.path.normpath(self.path.parent / given))
-
-    def problem(self, key: str, what: str, hint: str = "") -> InputError:
-        """An error about a key of this file."""
-        return InputError(self.path, line(self.path.read_text(encoding="utf-8-sig"), key), what, hint)
 
 
 def read_settings(path: str | Path) -> Settings:
