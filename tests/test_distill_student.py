@@ -202,6 +202,20 @@ def test_a_test_topic_planted_in_what_was_taught_is_refused(write: Write) -> Non
     assert not Path("made/student").exists()
 
 
+def test_who_warms_a_student_up_is_looked_for_before_anything_is_made(
+    write: Write, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("torch", reason="needs the extra train")
+    path = write(train='student = "cross-encoder"\n[train.warmup]\nlabeler = "nobody"')
+    assert main(["distill", str(path)]) == 2
+    assert "nobody" in capsys.readouterr().err
+    assert not Path("made/queries.jsonl").exists()
+    work = Work(read_settings(write(train='student = "cross-encoder"\n[train.warmup]\nlabeler = "minilm"')))
+    before = student_stages._train_made_of(work)
+    work.labeler("minilm").fingerprint = "9" * 64
+    assert student_stages._train_made_of(work) != before
+
+
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:no epoch did better")
 def test_a_cross_encoder_takes_the_same_way(write: Write, tmp_path: Path) -> None:
