@@ -13,6 +13,7 @@ import sys
 import weakref
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 from warnings import catch_warnings, simplefilter
@@ -23,7 +24,7 @@ from harness.errors import LabelerError, MissingExtra
 from labelers.causal_base import told
 from labelers.vllm_settings import Settings
 
-__all__ = ["Engine", "Spoken", "chosen_dtype"]
+__all__ = ["Engine", "Running", "Spoken", "chosen_dtype"]
 
 _SET = {
     "DO_NOT_TRACK": "1",
@@ -182,6 +183,28 @@ class Engine:
                 which = f" with the adapter {what}" if what else ""
                 raise LabelerError(f"vLLM failed on {self._path}{which}: {_hinted(exc)}") from exc
         return found
+
+
+class Running:
+    """A labeler's engine: started when it is first asked for, and again where another model shut it down."""
+
+    def close(self) -> None:
+        """Shut the engine down; should the labeler be asked again, it starts anew."""
+        if engine := self.__dict__.pop("_engine", None):
+            engine.close()
+
+    def _started(self) -> Engine:
+        """A new engine."""
+        raise NotImplementedError
+
+    def _running(self) -> Engine:
+        if self._engine.closed:  # another model was run meanwhile
+            self.close()
+        return self._engine
+
+    @cached_property
+    def _engine(self) -> Engine:
+        return self._started()
 
 
 def chosen_dtype(dtype: str) -> str:

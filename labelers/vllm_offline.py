@@ -9,14 +9,13 @@ that prompts share are kept between calls. A sequence classification model is a 
 from __future__ import annotations
 
 import json
-from functools import cached_property
 from math import nan
 from typing import TYPE_CHECKING, Any
 
 from harness.errors import LabelerError
 from labelers.causal_base import NextToken, spread
 from labelers.causal_files import find_model
-from labelers.vllm_engine import Engine, chosen_dtype
+from labelers.vllm_engine import Engine, Running, chosen_dtype
 from labelers.vllm_pairs import VLLMPairs
 from labelers.vllm_settings import ROOM, Settings, read_settings
 
@@ -52,7 +51,7 @@ def vllm(argument: str | None, grades: dict[int, str]) -> Labeler:
     return VLLMCausal(settings, grades)
 
 
-class VLLMCausal(NextToken):
+class VLLMCausal(Running, NextToken):
     """A causal language model that vLLM runs.
 
     In float32 a distribution is that of `hf:` but for rounding (1e-4); in bfloat16 the two may differ by
@@ -78,11 +77,6 @@ class VLLMCausal(NextToken):
                 f"{self._adapter_files.path} is an adapter of the kind {kind}; vLLM takes LORA.\nNext: hf:"
             )
 
-    def close(self) -> None:
-        """Shut the engine down; should the labeler be asked again, it starts anew."""
-        if engine := self.__dict__.pop("_engine", None):
-            engine.close()
-
     def _spreads(self, prompts: list[list[int]]) -> list[list[float] | str]:
         """The distributions; vLLM itself sees to what is read together."""
         if not prompts:
@@ -105,13 +99,7 @@ class VLLMCausal(NextToken):
     def _longest(self) -> int:
         return self._room() - 1
 
-    def _running(self) -> Engine:
-        if self._engine.closed:  # another model was run meanwhile
-            self.close()
-        return self._engine
-
-    @cached_property
-    def _engine(self) -> Engine:
+    def _started(self) -> Engine:
         given: dict[str, Any] = {
             "max_model_len": self._room(),
             "max_logprobs": max(20, len(self._tokens.answers)),

@@ -14,7 +14,7 @@ from harness.errors import UsageError
 from labelers.cross_base import Logits, ReadsPairs
 from labelers.cross_files import find_cross, longest, tells_parts
 from labelers.cross_tokens import PairTokens, Read
-from labelers.vllm_engine import Engine, chosen_dtype
+from labelers.vllm_engine import Engine, Running, chosen_dtype
 from labelers.vllm_settings import ROOM, Settings
 
 __all__ = ["VLLMPairs"]
@@ -23,7 +23,7 @@ _PROTOCOL = 1  # goes up with every change to what the model sees or how its log
 _PROMPTED = ("prompt", "guidelines", "adapter")
 
 
-class VLLMPairs(ReadsPairs):
+class VLLMPairs(Running, ReadsPairs):
     """A sequence classification model that vLLM runs.
 
     Parameters
@@ -58,11 +58,6 @@ class VLLMPairs(ReadsPairs):
     def _logits(self, asked: Sequence[Read]) -> Iterable[tuple[int, Logits | None]]:
         return enumerate(self._running().classify([(one.ids, one.types) for one in asked]))
 
-    def close(self) -> None:
-        """Shut the engine down; should the labeler be asked again, it starts anew."""
-        if engine := self.__dict__.pop("_engine", None):
-            engine.close()
-
     def _longest(self) -> int:
         wanted = self._settings.context or self._settings.tokens + ROOM
         model = longest(self._files)
@@ -76,13 +71,7 @@ class VLLMPairs(ReadsPairs):
         known = files.config.get("vocab_size")
         return PairTokens(file, self._longest(), self._settings.tokens, known, parts=parts)
 
-    def _running(self) -> Engine:
-        if self._engine.closed:  # another model was run meanwhile
-            self.close()
-        return self._engine
-
-    @cached_property
-    def _engine(self) -> Engine:
+    def _started(self) -> Engine:
         return Engine(
             self._files.path,
             self._settings,

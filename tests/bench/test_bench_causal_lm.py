@@ -7,7 +7,6 @@ nothing; its speed does. Its tokenizer is trained on the prompts, so that they a
 from __future__ import annotations
 
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ import pytest
 from harness.labeling import load
 from labelers import parsing
 from labelers.prompting import Cutter, read_prompt
+from timing import best_of
 from tiny_models import GRADES, SMALL, byte_level, prompts, random_model
 
 torch = pytest.importorskip("torch", reason="needs the extra hf")
@@ -78,16 +78,6 @@ def writing(folder: Path, tokens: int) -> Callable[[], list[parsing.Reading]]:
         return found
 
     return work
-
-
-def best_of(work: Callable[[], Any], times: int) -> float:
-    """Seconds of the quickest: what else the machine does only adds to it."""
-    taken = []
-    for _ in range(times):
-        began = time.perf_counter()
-        work()
-        taken.append(time.perf_counter() - began)
-    return min(taken)
 
 
 def test_one_forward_pass_is_quicker_than_writing(folder: Path) -> None:
