@@ -417,6 +417,20 @@ def test_a_broken_checkpoint_is_passed_over_for_the_one_before(
     assert lines(out) == lines(tmp_path / "whole")
 
 
+def test_another_training_meanwhile_changes_nothing(
+    counting: list[Counting], encoder: Path, taught: Pairs, tmp_path: Path
+) -> None:
+    given, out = settings(encoder, checkpoint=4), tmp_path / "two"
+    whole = train(given, taught, tmp_path / "whole", grades=GRADES)
+    with pytest.raises(Killed):
+        train(given, taught, out, grades=GRADES, progress=until(15))
+    train(settings(encoder, epochs=4, balance=0.0), taught, out, grades=GRADES)
+    told = train(given, taught, out, grades=GRADES)
+    assert (told["resumed_at"], told["sha256"]) == (12, whole["sha256"])
+    assert lines(out) == lines(tmp_path / "whole")
+    assert sorted(p.name for p in out.iterdir()) == [STUDENT, LOG]
+
+
 def test_where_no_checkpoint_is_whole_that_is_an_error_and_nothing_is_lost(
     counting: list[Counting], encoder: Path, taught: Pairs, tmp_path: Path
 ) -> None:
@@ -426,14 +440,15 @@ def test_where_no_checkpoint_is_whole_that_is_an_error_and_nothing_is_lost(
     files = sorted(tmp_path.glob("training-*/*.pt"))
     for file in files:
         file.write_bytes(file.read_bytes()[:-100])
-    log = (tmp_path / LOG).read_bytes()
+    (log,) = tmp_path.glob(f"training-*/{LOG}")
+    before = log.read_bytes()
     with (
         pytest.warns(StopgapWarning, match="broken"),
         pytest.raises(InputError, match=r"none of its 2 checkpoints is whole[\s\S]*Next: delete"),
     ):
         train(given, taught, tmp_path, grades=GRADES)
     assert sorted(tmp_path.glob("training-*/*.pt")) == files
-    assert (tmp_path / LOG).read_bytes() == log
+    assert log.read_bytes() == before
 
 
 def test_a_file_that_is_no_checkpoint_of_ours_is_never_unpickled(tmp_path: Path) -> None:
