@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from harness.diagnose_words import measured
 
 if TYPE_CHECKING:
     from harness.diagnose import Diagnosis
@@ -29,7 +31,7 @@ def tables(found: Diagnosis) -> list[Table]:
         (found.gullibility, _gullibility),
     ]
     made = [make(found) for asked, make in parts if asked]
-    if found.systems and any("groups" in one and one["groups"] for _, _, one in _measured(found)):
+    if found.systems and any("groups" in one and one["groups"] for _, _, one in measured(found)):
         made.insert(len(made) - bool(found.circularity) - bool(found.gullibility), _groups(found))
     return [table for table in made if table[2]]
 
@@ -105,18 +107,9 @@ def _topics(found: Diagnosis) -> Table:
     return "Which topics are graded too high or too low?", columns, rows
 
 
-def _measured(found: Diagnosis) -> list[tuple[str, str, dict[str, Any]]]:
-    return [
-        (name, measure, one)
-        for name, by_measure in (found.systems or {}).items()
-        for measure, one in by_measure.items()
-        if "runs" in one
-    ]
-
-
 def _favours(kind: str, found: Diagnosis, key: str, most: int) -> tuple[list[str], list[list[object]]]:
     rows: list[list[object]] = []
-    for name, measure, one in _measured(found):
+    for name, measure, one in measured(found):
         order = sorted(one[key].items(), key=lambda item: -item[1]["favour"])
         shown = order if len(order) <= 2 * most else [*order[:most], *order[-most:]]
         for entry, its in shown:

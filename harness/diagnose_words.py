@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from harness.diagnose import Diagnosis
 
-__all__ = ["findings"]
+__all__ = ["findings", "measured"]
 
 _CERTAIN = 0.05
 _DRAWN = 0.5  # rank correlation below which weak runs are said to be favoured
@@ -30,7 +30,7 @@ def findings(found: Diagnosis) -> list[str]:
         lines.append(
             f"{name}: {apart} of {_count(len(one['topics']), 'topic')} differ from the others{spread}."
         )
-    for name, measure, one in _measured(found):
+    for name, measure, one in measured(found):
         lines += _on_systems(name, measure, one)
     lines += [_on_a_relative(one) for one in found.circularity or [] if one["status"] == "shared"]
     unknown = sorted({one["run"] for one in found.circularity or [] if one["status"] == "unknown"})
@@ -112,7 +112,8 @@ def _on_gullibility(whole: dict[str, Any]) -> list[str]:
     return lines
 
 
-def _measured(found: Diagnosis) -> list[tuple[str, str, dict[str, Any]]]:
+def measured(found: Diagnosis) -> list[tuple[str, str, dict[str, Any]]]:
+    """Name, measure and what was found of the systems, where they were measured."""
     return [
         (name, measure, one)
         for name, by_measure in (found.systems or {}).items()

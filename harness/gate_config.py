@@ -22,17 +22,16 @@ relative to the file's folder.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated
 
-from harness.errors import InputError, UsageError
+from harness.errors import UsageError
 from harness.measure import parse
 from harness.scoring import Spec
-from harness.strict_toml import BeforeValidator, Field, Misfit, Table, Text, line, read
+from harness.strict_toml import BeforeValidator, Field, Misfit, SettingsFile, Table, Text, read
 
 __all__ = ["ANY", "Agreement", "Checks", "Diagnosis", "Settings", "Simulation", "Throughput", "read_settings"]
 
@@ -128,7 +127,7 @@ class _Config(Table):
 
 
 @dataclass(frozen=True)
-class Settings:
+class Settings(SettingsFile):
     """A file of settings that has been read.
 
     Attributes
@@ -139,7 +138,6 @@ class Settings:
     margins: measure -> how much it may fall. `slice_margins`: column or `column=value` -> the same.
     """
 
-    path: Path
     runs: tuple[str, ...]
     baseline: str | None
     qrels: str | None
@@ -151,14 +149,6 @@ class Settings:
     margins: dict[str, float]
     slice_margins: dict[str, dict[str, float]]
     checks: Checks
-
-    def at(self, given: str) -> Path:
-        """A path of the file, seen from the working folder."""
-        return _at(self.path, given)
-
-    def problem(self, key: str, what: str, hint: str = "") -> InputError:
-        """An error about a key of this file."""
-        return InputError(self.path, line(self.path.read_text(encoding="utf-8-sig"), key), what, hint)
 
 
 def read_settings(path: str | Path) -> Settings:
@@ -194,6 +184,7 @@ def _settings(path: Path, config: _Config) -> Settings:
         what = "slices and checks.slice_margin go together: the file of slices, and how much each may fall"
         raise Misfit("slices" if config.slices else "slice_margin", what)
     measures = _canonical("measures", config.measures)
+    file = SettingsFile(path)
     return Settings(
         path=path,
         runs=tuple(config.runs or ()),
@@ -201,9 +192,9 @@ def _settings(path: Path, config: _Config) -> Settings:
         qrels=config.qrels,
         measures=measures,
         slices=config.slices,
-        collection=_collection(path, config.collection),
+        collection=None if config.collection is None else file.collection_at(config.collection),
         labeler=config.labeler,
-        lock=_at(path, config.lock),
+        lock=file.at(config.lock),
         margins=_margins("margin", checks.margin or {ANY: 0.0}, measures),
         slice_margins={
             name: _margins(f"slice_margin.{name}", table, measures, whole=False)
@@ -236,17 +227,3 @@ def _canonical(key: str, measures: Sequence[str]) -> tuple[str, ...]:
         return tuple(m.text if isinstance(m, Spec) else str(m) for m in parse(measures))
     except UsageError as error:
         raise Misfit(key.rpartition(".")[2], f"{key}: {error}") from None
-
-
-# -- files and messages --------------------------------------------------------------------------------------
-
-
-def _at(path: Path, given: str) -> Path:
-    return Path(os.path.normpath(path.parent / given))
-
-
-def _collection(path: Path, given: str | None) -> str | None:
-    """A folder is relative to the file; a name stays one."""
-    if given is None or given == "demo" or given.startswith("irds:"):
-        return given
-    return str(_at(path, given))

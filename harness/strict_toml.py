@@ -6,10 +6,12 @@ others need of it they take from here.
 
 from __future__ import annotations
 
+import os
 import re
 import reprlib
 import tomllib
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, TypeVar, get_args
@@ -18,7 +20,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 
 from harness.errors import InputError
 
-__all__ = ["BeforeValidator", "Field", "Misfit", "Table", "Text", "line", "parse", "read"]
+__all__ = ["BeforeValidator", "Field", "Misfit", "SettingsFile", "Table", "Text", "line", "parse", "read"]
 
 Text = Annotated[str, Field(min_length=1)]
 """Text that is not empty."""
@@ -35,6 +37,25 @@ class Misfit(Exception):
 
     def __init__(self, key: str, what: str, hint: str = "") -> None:
         self.key, self.what, self.hint = key, what, hint
+
+
+@dataclass(frozen=True)
+class SettingsFile:
+    """A file of settings that has been read: `path`. What it names is relative to its folder."""
+
+    path: Path
+
+    def at(self, given: str) -> Path:
+        """A path of the file, seen from the working folder."""
+        return Path(os.path.normpath(self.path.parent / given))
+
+    def collection_at(self, given: str) -> str:
+        """A collection that the file names: a folder is relative to the file, a name stays one."""
+        return given if given == "demo" or given.startswith("irds:") else str(self.at(given))
+
+    def problem(self, key: str, what: str, hint: str = "") -> InputError:
+        """An error about a key of this file."""
+        return InputError(self.path, line(self.path.read_text(encoding="utf-8-sig"), key), what, hint)
 
 
 _Model = TypeVar("_Model", bound=Table)

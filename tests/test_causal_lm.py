@@ -9,7 +9,6 @@ import json
 import math
 import shutil
 import sys
-import warnings
 from pathlib import Path
 from typing import Any
 
@@ -27,68 +26,40 @@ from labelers.causal_base import MEMORY, NO_NUMBER
 from labelers.causal_lm import CausalLM
 from labelers.causal_settings import read_settings
 from labelers.causal_tokens import MARKS, TOO_LONG
-from labelers.chat_answers import Told
-from labelers.distill.asking_local import Local
-from labelers.prompting import BUILT_IN, Cutter, Example, read_prompt, shown_with
+from labelers.prompting import Cutter, Example, read_prompt, shown_with
+from small_fill import QUERY, account_of, fill, pairs_of, write_files
+from tiny_models import GRADES, SMALL, byte_level, lora, prompts, random_model
 
 torch = pytest.importorskip("torch", reason="needs the extra hf")
 pytest.importorskip("transformers", reason="needs the extra hf")
 
-GRADES = {0: "none", 1: "related", 2: "useful", 3: "exact"}
 ASSISTANT = "<|bot|>"
 TEMPLATE = (
     "{% for message in messages %}<|{{ message.role }}|>{{ message.content | trim }}<|end|>{% endfor %}"
     "{% if add_generation_prompt %}<tool><|bot|>{% endif %}"
 )
-QUERY = "where do herons nest"
 TEXTS = ["", "herons nest in tall trees", "a boat " * 40, "the river is wide " * 9, "nest", "herons " * 120]
 
 
-def tokenizer(folder: Path, template: str | None) -> None:
-    """A byte-level tokenizer with merges of the prompts' own words, for transformers."""
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-    from transformers import PreTrainedTokenizerFast
-
-    made = Tokenizer(models.BPE())
-    made.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    made.decoder = decoders.ByteLevel()
+def tokenizer(folder: Path) -> None:
+    """With merges of the prompts' own words; `<tool>` is not special, but the template writes it."""
     special = ["<s>", "<eos>", "<|user|>", ASSISTANT, "<|end|>"]
-    trainer = trainers.BpeTrainer(
-        vocab_size=700,
-        special_tokens=special,
-        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-        show_progress=False,
-    )
-    words = [read_prompt(name, GRADES, "token").body for name in BUILT_IN]
-    made.train_from_iterator([*words, "yes no yes no " * 50, *TEXTS], trainer)
-    made.add_tokens(["<tool>"])  # not special, but the template writes it
-    whole = PreTrainedTokenizerFast(tokenizer_object=made, bos_token="<s>", eos_token="<eos>")
-    whole.chat_template = template
-    whole.save_pretrained(folder)
+    words = [*prompts(), "yes no yes no " * 50, *TEXTS]
+    names = {"bos_token": "<s>", "eos_token": "<eos>"}
+    byte_level(folder, words, 700, special=special, added=["<tool>"], template=TEMPLATE, **names)
 
 
-def model(folder: Path, seed: int = 0, longest: int = 2048) -> None:
-    from transformers import LlamaConfig, LlamaForCausalLM
-
-    torch.manual_seed(seed)
-    config = LlamaConfig(
-        vocab_size=720,
-        hidden_size=32,
-        intermediate_size=64,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        max_position_embeddings=longest,
-        initializer_range=0.5,  # so that what it says differs from pair to pair
-    )
-    LlamaForCausalLM(config).save_pretrained(folder)
+def model(folder: Path, kind: str = "Llama", *, seed: int = 0, longest: int = 2048, **other: Any) -> None:
+    """What it says differs from pair to pair."""
+    shape = {**SMALL, "num_key_value_heads": 2, "max_position_embeddings": longest}
+    random_model(folder, kind, seed=seed, vocab_size=720, initializer_range=0.5, **shape, **other)
 
 
 @pytest.fixture(scope="session")
 def chat(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A model with a chat template."""
     folder = tmp_path_factory.mktemp("hf") / "tiny-chat"
-    tokenizer(folder, TEMPLATE)
+    tokenizer(folder)
     model(folder)
     return folder
 
@@ -105,19 +76,8 @@ def plain(chat: Path) -> Path:
 @pytest.fixture(scope="session")
 def adapter(chat: Path) -> Path:
     """A LoRA adapter for it, with an effect."""
-    return lora(chat, chat.parent / "tiny-lora")
-
-
-def lora(base: Path, folder: Path) -> Path:
-    peft = pytest.importorskip("peft", reason="needs the extra peft")
-    from transformers import LlamaForCausalLM
-
-    torch.manual_seed(1)
-    config = peft.LoraConfig(r=4, target_modules=["q_proj", "v_proj"], init_lora_weights=False)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)  # peft's and transformers' own affair
-        peft.get_peft_model(LlamaForCausalLM.from_pretrained(base), config).save_pretrained(folder)
-    return folder
+    pytest.importorskip("peft", reason="needs the extra peft")
+    return lora(chat, chat.parent / "tiny-lora", 4, ["q_proj", "v_proj"])
 
 
 @pytest.fixture(autouse=True)
@@ -126,9 +86,7 @@ def _offline(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 
 def pairs(texts: list[str] = TEXTS, query: str = QUERY) -> pl.DataFrame:
-    number = len(texts)
-    ids = {"query_id": ["1"] * number, "doc_id": [f"d{n}" for n in range(number)]}
-    return pl.DataFrame({**ids, "query": [query] * number, "text": texts})
+    return pairs_of(texts, query)
 
 
 def single(folder: Path, text: str, answers: list[str], before: str = "") -> list[float]:
@@ -200,22 +158,9 @@ def test_what_prompts_have_in_common_is_read_once(chat: Path, monkeypatch: pytes
 
 
 def test_a_model_that_forgets_what_is_far_away_reads_each_prompt_whole(chat: Path, tmp_path: Path) -> None:
-    from transformers import MistralConfig, MistralForCausalLM
-
     folder = tmp_path / "window"
-    tokenizer(folder, TEMPLATE)
-    torch.manual_seed(0)
-    config = MistralConfig(
-        vocab_size=720,
-        hidden_size=32,
-        intermediate_size=64,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        sliding_window=64,
-        initializer_range=0.5,
-    )
-    MistralForCausalLM(config).save_pretrained(folder)
+    tokenizer(folder)
+    model(folder, "Mistral", sliding_window=64)
     labeler = CausalLM(f"{folder}?device=cpu", GRADES)
     for n, spread in enumerate(probs(labeler, pairs()).values()):
         expected = single(folder, chatted(filled(TEXTS[n], folder)), list("0123"))
@@ -232,15 +177,10 @@ def test_without_a_chat_template_the_prompt_ends_in_answer(plain: Path) -> None:
 
 def test_models_with_places_of_their_own_are_padded_right(chat: Path, tmp_path: Path) -> None:
     """GPT-2 learns its positions: padding on the left must not move them."""
-    from transformers import GPT2Config, GPT2LMHeadModel
-
     folder = tmp_path / "gpt2"
-    tokenizer(folder, TEMPLATE)
-    torch.manual_seed(0)
-    config = GPT2Config(
-        vocab_size=720, n_embd=32, n_layer=2, n_head=2, n_positions=1024, initializer_range=0.4
-    )
-    GPT2LMHeadModel(config).save_pretrained(folder)
+    tokenizer(folder)
+    shape = {"vocab_size": 720, "n_embd": 32, "n_layer": 2, "n_head": 2, "n_positions": 1024}
+    random_model(folder, "GPT2", "LMHeadModel", **shape, initializer_range=0.4)
     for n, spread in enumerate(probs(CausalLM(f"{folder}?device=cpu", GRADES), pairs()).values()):
         expected = single(folder, chatted(filled(TEXTS[n], folder)), list("0123"))
         assert spread == pytest.approx(expected, abs=1e-5)
@@ -494,17 +434,6 @@ def test_it_is_known_without_loading_a_model(chat: Path, monkeypatch: pytest.Mon
         CausalLM(str(chat), GRADES)
 
 
-def test_a_model_that_writes_runs_where_its_settings_say(chat: Path) -> None:
-    said: dict[str, Told] = {}
-    writer = Local(f"{chat}?device=cpu&batch=2")
-    writer.check()
-    writer.ask(["where do herons nest", "a boat", "the river is wide"], said.__setitem__)
-    assert len(said) == 3
-    assert all(one.text is not None and not one.failed for one in said.values())
-    with pytest.raises(UsageError, match="is no device of torch"):
-        Local(f"{chat}?device=toaster").check()
-
-
 def test_the_card_names_the_model_and_its_base(chat: Path, tmp_path: Path) -> None:
     folder = tmp_path / "judge"
     shutil.copytree(chat, folder)
@@ -603,28 +532,9 @@ def test_fill_from_end_to_end_asks_nothing_twice(
     chat: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    folder = tmp_path / "DIR"
-    folder.mkdir()
-    (folder / "queries.tsv").write_text(f"1\t{QUERY}\n2\tboats on the river\n")
-    (folder / "grades.tsv").write_text("".join(f"{g}\t{w}\n" for g, w in GRADES.items()))
-    docs = [json.dumps({"doc_id": f"d{n}", "text": f"document {n} " + "herons " * n}) for n in range(12)]
-    (folder / "corpus.jsonl").write_text("\n".join(docs) + "\n")
-    lines = [f"{q} Q0 d{n} {n + 1} {12 - n} one" for q in "12" for n in range(12)]
-    (tmp_path / "one.run").write_text("\n".join(lines) + "\n")
-    judged = [f"{q} 0 d{n} {n % 4}" for q in "12" for n in range(6)]
-    (tmp_path / "qrels.txt").write_text("\n".join(judged) + "\n")
-
-    def fill(spec: str) -> tuple[int, str, str]:
-        files = ["one.run", "--qrels", "qrels.txt", "--collection", "DIR", "--out", "filled.qrels"]
-        code = main(["fill", *files, "--labeler", spec, "--depth", "12", "--json"])
-        told = capsys.readouterr()
-        assert "Traceback" not in told.err
-        return code, told.out, told.err
-
+    write_files()
     spec = f"hf:{chat}?device=cpu"
-    code, out, err = fill(spec)
-    assert code == 0, err
-    (account,) = json.loads(out)["accounts"]
+    account = account_of(spec, capsys)
     assert (account["pairs"], account["asked"], account["cache_hits"]) == (24, 24, 0)
     assert account["requests"] == 2
     assert account["tokens_in"] > 24 * 100
@@ -636,12 +546,10 @@ def test_fill_from_end_to_end_asks_nothing_twice(
         raise AssertionError("a pair is asked twice")
 
     monkeypatch.setattr(causal_lm.CausalLM, "signal", never)
-    code, out, err = fill(spec)
-    assert code == 0, err
-    (account,) = json.loads(out)["accounts"]
+    account = account_of(spec, capsys)
     assert (account["asked"], account["cache_hits"]) == (0, 24)
     assert Path("filled.qrels").read_bytes() == first
-    code, _, err = fill("hf:nobody/nothing-7b")
+    code, _, err = fill("hf:nobody/nothing-7b", capsys)
     assert code == 2
     assert "hf download nobody/nothing-7b" in err
 

@@ -32,13 +32,14 @@ from labelers.cross_onnx import export_onnx
 from labelers.cross_settings import read_settings
 from labelers.cross_tokens import UNKNOWN, PairTokens
 from labelers.cross_torch import TorchModel
+from small_fill import QUERY, account_of, fill, pairs_of, write_files
+from tiny_models import BERT_INPUTS, GRADES, SMALL, random_model, word_pieces
 
 torch = pytest.importorskip("torch", reason="needs the extra hf")
 pytest.importorskip("transformers", reason="needs the extra hf")
 pytest.importorskip("onnxruntime", reason="needs the extra slm")
 
-GRADES = {0: "none", 1: "related", 2: "useful", 3: "exact"}
-QUERY = "where do herons nest"
+CLASSIFIER = "ForSequenceClassification"
 TEXTS = [
     "herons nest in tall trees",
     "a boat " * 40,
@@ -49,52 +50,22 @@ TEXTS = [
     "Ä river, wide: trees & nests!",
 ]
 WORDS = ["where", "do", "herons", "nest", "in", "tall", "trees", "boat", "the", "river", "is", "wide"]
-INPUTS = ["input_ids", "token_type_ids", "attention_mask"]
 BACKENDS = ["onnx&dtype=float32", "torch&device=cpu"]
 
 
-def tokenizer(folder: Path, longest: int, inputs: list[str] = INPUTS) -> None:
-    """A WordPiece tokenizer as BERT's, for transformers."""
-    from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
-    from transformers import PreTrainedTokenizerFast
-
-    special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+def tokenizer(folder: Path, longest: int, inputs: list[str] = BERT_INPUTS) -> None:
     letters = [*"abcdefghijklmnopqrstuvwxyz0123456789[].,:&!<>/"]
-    pieces = [*special, *letters, *(f"##{letter}" for letter in letters), *WORDS, "##s", "sep", "cls"]
-    vocabulary = {piece: number for number, piece in enumerate(dict.fromkeys(pieces))}
-    made = Tokenizer(models.WordPiece(vocabulary, unk_token="[UNK]"))
-    made.normalizer = normalizers.BertNormalizer()
-    made.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    made.post_processor = processors.TemplateProcessing(
-        single="[CLS] $A [SEP]",
-        pair="[CLS] $A [SEP] $B:1 [SEP]:1",
-        special_tokens=[("[CLS]", 2), ("[SEP]", 3)],
-    )
-    names = {f"{kind}_token": f"[{kind.upper()}]" for kind in ("pad", "unk", "cls", "sep", "mask")}
-    whole = PreTrainedTokenizerFast(
-        tokenizer_object=made, model_max_length=longest, model_input_names=inputs, **names
-    )
-    whole.save_pretrained(folder)
+    pieces = [*letters, *(f"##{letter}" for letter in letters), *WORDS, "##s", "sep", "cls"]
+    word_pieces(folder, pieces, inputs, model_max_length=longest)
 
 
 def bert(folder: Path, labels: list[str], *, layers: int = 2, seed: int = 0, longest: int = 128) -> Path:
     """A random model with its tokenizer; its answers differ from pair to pair."""
-    from transformers import BertConfig, BertForSequenceClassification
-
     tokenizer(folder, longest)
-    torch.manual_seed(seed)
-    config = BertConfig(
-        vocab_size=160,
-        hidden_size=32,
-        intermediate_size=64,
-        num_hidden_layers=layers,
-        num_attention_heads=4,
-        max_position_embeddings=longest,
-        id2label=dict(enumerate(labels)),
-        label2id={name: number for number, name in enumerate(labels)},
-        initializer_range=0.3,
-    )
-    BertForSequenceClassification(config).save_pretrained(folder)
+    shape = {**SMALL, "num_hidden_layers": layers, "max_position_embeddings": longest, "vocab_size": 160}
+    numbers = {name: number for number, name in enumerate(labels)}
+    names = {"id2label": dict(enumerate(labels)), "label2id": numbers}
+    random_model(folder, "Bert", CLASSIFIER, seed=seed, initializer_range=0.3, **shape, **names)
     return folder
 
 
@@ -135,9 +106,7 @@ def head(tmp_path_factory: pytest.TempPathFactory) -> Callable[[int], Path]:
 
 
 def pairs(texts: list[str] = TEXTS, query: str = QUERY) -> pl.DataFrame:
-    number = len(texts)
-    ids = {"query_id": ["1"] * number, "doc_id": [f"d{n}" for n in range(number)]}
-    return pl.DataFrame({**ids, "query": [query] * number, "text": texts})
+    return pairs_of(texts, query)
 
 
 def alone(folder: Path, query: str, text: str, longest: int = 128) -> list[float]:
@@ -185,7 +154,7 @@ def test_as_many_labels_as_grades_are_a_distribution(four: Path, backend: str) -
 def test_a_model_that_is_told_no_parts_gets_none(one: Path, tmp_path: Path, backend: str) -> None:
     folder = tmp_path / "plain"
     shutil.copytree(one, folder)
-    tokenizer(folder, 128, [name for name in INPUTS if name != "token_type_ids"])
+    tokenizer(folder, 128, [name for name in BERT_INPUTS if name != "token_type_ids"])
     told = CrossEncoder(f"{folder}?backend={backend}", GRADES).signal(pairs())
     assert told["score"][0] == pytest.approx(alone(folder, QUERY, TEXTS[0])[0], abs=1e-5)
     assert abs(told["score"][0] - alone(one, QUERY, TEXTS[0])[0]) > 1e-3
@@ -283,16 +252,9 @@ def test_other_architectures_run_through_torch(one: Path, tmp_path: Path) -> Non
 
 
 def test_without_a_token_for_padding_pairs_are_read_singly(tmp_path: Path) -> None:
-    from transformers import LlamaConfig, LlamaForSequenceClassification
-
     folder = tmp_path / "llama"
     tokenizer(folder, 128)
-    torch.manual_seed(0)
-    config = LlamaConfig(
-        vocab_size=160, hidden_size=32, intermediate_size=64, num_hidden_layers=1, num_labels=1
-    )
-    config.num_attention_heads = config.num_key_value_heads = 4
-    LlamaForSequenceClassification(config).save_pretrained(folder)
+    random_model(folder, "Llama", CLASSIFIER, vocab_size=160, num_labels=1, **SMALL)
     told = CrossEncoder(f"{folder}?device=cpu", GRADES).signal(pairs())
     assert told["reason"].null_count() == len(TEXTS)
 
@@ -575,40 +537,21 @@ def test_settings_that_do_not_go_together(one: Path, settings: str, what: str) -
 
 
 @pytest.fixture
-def fill(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> Callable[[str], tuple[int, str, str]]:
-    """`stopgap fill` with a labeler, on a collection of 24 pairs: exit code, stdout, stderr."""
+def _files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    folder = tmp_path / "DIR"
-    folder.mkdir()
-    (folder / "queries.tsv").write_text(f"1\t{QUERY}\n2\ta boat in the river\n")
-    (folder / "grades.tsv").write_text("".join(f"{g}\t{w}\n" for g, w in GRADES.items()))
-    docs = [json.dumps({"doc_id": f"d{n}", "text": f"nest {n} " + "herons " * n}) for n in range(12)]
-    (folder / "corpus.jsonl").write_text("\n".join(docs) + "\n")
-    lines = [f"{q} Q0 d{n} {n + 1} {12 - n} one" for q in "12" for n in range(12)]
-    (tmp_path / "one.run").write_text("\n".join(lines) + "\n")
-    judged = [f"{q} 0 d{n} {n % 4}" for q in "12" for n in range(6)]
-    (tmp_path / "qrels.txt").write_text("\n".join(judged) + "\n")
-
-    def filled(spec: str) -> tuple[int, str, str]:
-        files = ["one.run", "--qrels", "qrels.txt", "--collection", "DIR", "--out", "filled.qrels"]
-        code = main(["fill", *files, "--labeler", spec, "--depth", "12", "--json"])
-        told = capsys.readouterr()
-        assert "Traceback" not in told.err
-        return code, told.out, told.err
-
-    return filled
+    write_files()
 
 
 @pytest.mark.parametrize("kind", ["one", "four"])
+@pytest.mark.usefixtures("_files")
 def test_fill_from_end_to_end_asks_nothing_twice(
-    kind: str, fill: Any, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+    kind: str,
+    request: pytest.FixtureRequest,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     spec = f"cross-encoder:{request.getfixturevalue(kind)}?device=cpu"
-    code, out, err = fill(spec)
-    assert code == 0, err
-    (account,) = json.loads(out)["accounts"]
+    account = account_of(spec, capsys)
     assert (account["pairs"], account["asked"], account["cache_hits"]) == (24, 24, 0)
     assert (account["requests"], account["cut"]) == (24, 0)
     assert account["tokens_in"] > 24 * 8
@@ -620,20 +563,21 @@ def test_fill_from_end_to_end_asks_nothing_twice(
 
     for what in ("OnnxModel", "TorchModel", "PairTokens"):
         monkeypatch.setattr(cross_encoder, what, never)
-    code, out, err = fill(spec)
-    assert code == 0, err
-    (account,) = json.loads(out)["accounts"]
+    account = account_of(spec, capsys)
     assert (account["asked"], account["cache_hits"]) == (0, 24)
     assert Path("filled.qrels").read_bytes() == first
 
 
-def test_bad_folders_are_told_what_they_are(fill: Any, one: Path, tmp_path: Path) -> None:
+@pytest.mark.usefixtures("_files")
+def test_bad_folders_are_told_what_they_are(
+    one: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     from safetensors.torch import load_file, save_file
 
     def refused(folder: str | Path, settings: str = "device=cpu") -> str:
-        code, out, err = fill(f"cross-encoder:{folder}?{settings}")
+        code, out, err = fill(f"cross-encoder:{folder}?{settings}", capsys)
         assert (code, out) == (2, "")
-        return str(err)
+        return err
 
     def copied(name: str) -> Path:
         shutil.copytree(one, tmp_path / name)

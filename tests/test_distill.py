@@ -6,6 +6,7 @@ import json
 import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from labelers.distill import run as runner
 from labelers.distill.config import read_settings
 from labelers.distill.leaks import HeldOut, Pair, leaks, refuse
 from labelers.distill.rows import read_rows
-from labelers.distill.stages import MANIFEST
+from labelers.distill.stages import MANIFEST, _Shelf
 from labelers.distill.teach import TAUGHT, training_pairs
 from labelers.distill.teachers import ScoreScale, judged, one_grade_only
 from labelers.distill.work import Work, split_topics
@@ -286,6 +287,20 @@ def test_a_stage_needs_the_files_before_it(write: Write) -> None:
         distill(path, ["negative"])
 
 
+def test_targets_that_lack_a_label_are_read_only_while_they_are_of_now(write: Write) -> None:
+    """A pair without a label leaves its stage unfinished; another teacher leaves nothing of it."""
+    distill(write(teachers='["distill_fakes:Counts", "distill_fakes:Picky", "human"]'))
+    stages = [*STAGES, replace(STAGES[2], name="after", file="after.jsonl", needs=("teach",))]
+    work = Work(read_settings("distill.toml"))
+    shelf = _Shelf(work, {stage.name: stage for stage in stages})
+    shelf._needed(stages[3], stages[2])
+    write(teachers='["distill_fakes:Counts", "distill_fakes:Picky", "human"]', teach='teachers = ["human"]')
+    work = Work(read_settings("distill.toml"))
+    shelf = _Shelf(work, {stage.name: stage for stage in stages})
+    with pytest.raises(UsageError, match=r"taught.jsonl, which was made of something else"):
+        shelf._needed(stages[3], stages[2])
+
+
 def test_a_file_edited_by_hand_is_used_and_never_written_over(write: Write) -> None:
     path = write()
     distill(path)
@@ -550,3 +565,25 @@ def test_the_test_may_be_another_collection(write: Write, tmp_path: Path) -> Non
     taught = {row["query_id"] for row in rows_of("taught.jsonl") if row["source"] == "human"}
     assert taught == {f"t{i}" for i in range(8)}
     assert Work(read_settings(path)).held_out.queries == {"t1": "something else altogether"}
+    (other / "qrels.human.txt").write_text("t1 0 x 3\n")
+    with pytest.raises(
+        InputError, match=r"human.test_collection: topic t1, document x has grade 3; .* are 0"
+    ):
+        _ = Work(read_settings(path)).test_judgments
+
+
+def test_a_list_of_topics_has_one_a_line(write: Write, capsys: pytest.CaptureFixture[str]) -> None:
+    path = write(human='train = "train.txt"')
+    Path("train.txt").write_text("t1\n\n  t2 t3 \n")
+    code, _, err = run(str(path), capsys=capsys)
+    assert code == 2
+    assert "train.txt:3: 't2 t3' is more than one query id" in err
+    Path("train.txt").write_text(" t1 \n\nt2\n")
+    assert Work(read_settings(path)).split.train == ("t1", "t2")
+
+
+def test_what_gives_no_vectors_finds_no_negatives(write: Write, capsys: pytest.CaptureFixture[str]) -> None:
+    path = write(negatives='model = "distill_fakes:Counts"')
+    code, _, err = run(str(path), capsys=capsys)
+    assert code == 2
+    assert "distill.toml:8: negatives.model 'distill_fakes:Counts' is no encoder" in err

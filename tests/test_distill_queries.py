@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
-from harness.errors import InputError, LabelerError
+from harness.cli import main
+from harness.errors import InputError, LabelerError, UsageError
+from labelers.causal_base import MEMORY
+from labelers.chat_answers import Told
 from labelers.distill.asking import ANSWERS, read_query
+from labelers.distill.asking_local import TOO_LONG, Local
 from labelers.distill.config import KINDS, read_settings
 from labelers.distill.coverage import Seed, Task, seed_documents, tasks
 from labelers.distill.keyphrases import Keyphrases
@@ -19,6 +25,7 @@ from labelers.distill.negatives import bands
 from labelers.distill.run import distill
 from labelers.distill.work import Work
 from labelers.scripted_server import Request, ScriptedServer, Step, answer, refusal, status
+from tiny_models import SMALL, byte_level, prompts, random_model
 
 # -- settings ------------------------------------------------------------------------------------------------
 
@@ -39,7 +46,16 @@ TOP = 'collection = "demo"\nout = "made"\n'
         (TOP + '[synthesize]\nkinds = ["fact", "fact"]\n', "has 'fact' twice"),
         (TOP + '[synthesize]\ngenerator = "gpt"\n', ":4: synthesize.generator is 'gpt'"),
         (TOP + "[negatives]\nbm25 = 0\nencoder = 0\nrandom = 0\n", "no document beside the seed"),
-        (TOP + '[negatives]\nmodel = "none"\n', ":3: |encoder is 4, but"),
+        (TOP + '[synthesize]\ngenerator = "keyphrase:short"\n', ":4: .* is 'keyphrase:short', but should be"),
+        (TOP + '[negatives]\nmodel = "none"\n', "negatives.encoder is 4, but negatives.model is"),
+        (
+            TOP + '[train]\nstudent = "cross-encoder"\nprompt = "basic"\n',
+            ":5: train.prompt means nothing for the student cross-encoder",
+        ),
+        (
+            TOP + '[train]\nstudent = "causal-lm"\nmodel = "m"\nhead_learning_rate = 0.1\n',
+            ":6: train.head_learning_rate means nothing for the student causal-lm",
+        ),
         (
             TOP + '[teach]\nteachers = ["minilm", "human"]\nweights = [1, 2]\n',
             ":5: teach.weights has 2 numbers for 1",
@@ -170,6 +186,10 @@ DOCUMENT = (
         ("lost badge\nwho to call", None, "several lines"),
         ("I'm sorry, I cannot write this.", None, "refusal"),
         ("As an AI model I have no badge", None, "refusal"),
+        ("Unfortunately, I can’t help with this document", None, "refusal"),
+        ("I don't have enough to go on", None, "refusal"),
+        ("I cannot open the locker with my badge", "I cannot open the locker with my badge", ""),
+        ("unfortunately i can't log in any more", "unfortunately i can't log in any more", ""),
         ("lost " * 30, None, "too long for its kind"),
         ("lost a badge tells the security line at once", None, "copied from the document"),
     ],
@@ -181,7 +201,8 @@ def test_an_answer_is_a_query_or_nothing(text: str | None, query: str | None, wh
 
 def settings(folder: Path, server: str, queries: int = 12) -> Path:
     path = folder / "distill.toml"
-    generator = f"openai:writer@{server}?concurrency=4&backoff=0&tries=2"
+    url, _, more = server.partition("?")
+    generator = f"openai:writer@{url}?concurrency=4&backoff=0&tries=2" + (f"&{more}" if more else "")
     path.write_text(TOP + f'[synthesize]\nqueries = {queries}\ngenerator = "{generator}"\n')
     return path
 
@@ -200,9 +221,9 @@ def test_a_model_writes_queries_and_is_never_asked_twice(tmp_path: Path) -> None
         assert made.summary["generator"] == "openai:writer"
         assert made.summary["queries"] == 12
         assert made.summary["dropped"] == {"several lines": 1, "refusal": 1}
-        prompts = [request.prompt for request in server.requests]
-        assert all("never an instruction" in prompt for prompt in prompts)
-        assert len({prompt.split("Below is")[1][:300] for prompt in prompts}) == 5, "each kind has its prompt"
+        shown = [request.prompt for request in server.requests]
+        assert all("never an instruction" in prompt for prompt in shown)
+        assert len({prompt.split("Below is")[1][:300] for prompt in shown}) == 5, "each kind has its prompt"
         asked = len(server.requests)
         distill(settings(tmp_path, server.url, queries=6), ["synthesize"])
         assert len(server.requests) == asked
@@ -234,9 +255,121 @@ def test_answers_that_came_before_a_failure_are_kept(tmp_path: Path) -> None:
         asked, broken = len(server.requests), False
         assert distill(path, ["synthesize"]).stages[0].rows == 12
         assert len(server.requests) - asked <= 16 - kept + 2
-    (tmp_path / "made" / ANSWERS).write_text("{\n{}\n")
-    with pytest.raises(InputError, match=r"answers.jsonl:1: is no answer"):
-        distill(path, ["synthesize"])
+    for line in ("{", '{"key": "a", "text": 5, "reason": null, "cut": false}'):
+        (tmp_path / "made" / ANSWERS).write_text(line + "\n{}\n")
+        with pytest.raises(InputError, match=r"answers.jsonl:1: is no answer"):
+            distill(path, ["synthesize"])
+
+
+def test_another_temperature_asks_anew_and_idle_settings_are_refused(tmp_path: Path) -> None:
+    pytest.importorskip("aiohttp")
+    with ScriptedServer(lambda r: answer(f"{topic_of(r)} {r.number}")) as server:
+        distill(settings(tmp_path, server.url), ["synthesize"])
+        asked = len(server.requests)
+        distill(settings(tmp_path, f"{server.url}?temperature=0.5"), ["synthesize"])
+        assert len(server.requests) == 2 * asked
+        assert server.requests[-1].body["temperature"] == 0.5
+        for idle in ("samples=3&answer=text&temperature=1", "prompt=basic", "choices=yes", "batch=yes"):
+            with pytest.raises(UsageError, match="means nothing for a generator of queries"):
+                distill(settings(tmp_path, f"{server.url}?{idle}"), ["synthesize"])
+        assert len(server.requests) == 2 * asked
+
+
+# -- a model on this machine ---------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def local(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A causal model that reads 512 tokens, with a chat template."""
+    pytest.importorskip("torch", reason="needs the extra hf")
+    pytest.importorskip("transformers", reason="needs the extra hf")
+    folder = tmp_path_factory.mktemp("local") / "writer"
+    template = "{% for m in messages %}<user>{{ m.content }}{% endfor %}<bot>"
+    byte_level(folder, prompts(), 700, special=["<s>", "<eos>"], template=template, eos_token="<eos>")
+    shape = {**SMALL, "max_position_embeddings": 512, "initializer_range": 0.3}
+    random_model(folder, "Llama", vocab_size=704, bos_token_id=0, eos_token_id=1, **shape)
+    return folder
+
+
+def answers_of(local: str, asked: list[str]) -> dict[str, Told]:
+    found: dict[str, Told] = {}
+    Local(local).ask(asked, found.__setitem__)
+    return found
+
+
+def test_a_local_model_answers_alike_in_any_batch(local: Path) -> None:
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    asked = ["the pump", "where is the valve of the pump in the harbour " * 3, "a badge"]
+    found = answers_of(f"{local}?device=cpu&batch=3", asked)
+    assert found == answers_of(f"{local}?device=cpu&batch=1", asked)
+    words = AutoTokenizer.from_pretrained(local)
+    model = AutoModelForCausalLM.from_pretrained(local).eval()
+    for prompt in asked:
+        ids = words(f"<user>{prompt}<bot>", return_tensors="pt")["input_ids"]
+        new = model.generate(ids, max_new_tokens=96, do_sample=False, pad_token_id=1)[0, ids.shape[1] :]
+        assert found[prompt].text == words.decode(new, skip_special_tokens=True)
+        assert found[prompt].cut == (words.eos_token_id not in new.tolist())
+    assert len({told.text for told in found.values()}) == 3, "it says the same of all: nothing was tested"
+
+
+def test_a_prompt_that_does_not_fit_a_local_model_is_told_so(local: Path) -> None:
+    found = answers_of(f"{local}?device=cpu&batch=2", ["the pump", "valve " * 600])
+    assert found["the pump"].reason is None
+    assert found["valve " * 600] == Told(None, TOO_LONG)
+
+
+def test_a_batch_too_large_for_the_memory_is_halved(local: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import torch
+    from transformers import LlamaForCausalLM
+
+    asked, whole = ["the pump", "a badge", "a valve"], LlamaForCausalLM.generate
+    expected = answers_of(f"{local}?device=cpu", asked)
+
+    def small(self: Any, most: int = 1, **given: Any) -> Any:
+        if len(given["input_ids"]) > most:
+            raise torch.OutOfMemoryError
+        return whole(self, **given)
+
+    monkeypatch.setattr(LlamaForCausalLM, "generate", small)
+    assert answers_of(f"{local}?device=cpu", asked) == expected
+    monkeypatch.setattr(LlamaForCausalLM, "generate", lambda self, **given: small(self, 0, **given))
+    assert {told.reason for told in answers_of(f"{local}?device=cpu", asked).values()} == {MEMORY}
+
+
+def test_what_a_local_model_cannot_be_says_why(local: Path, tmp_path: Path) -> None:
+    from safetensors.torch import load_file, save_file
+
+    for idle in ("adapter=x", "prompt=basic", "shots=2"):
+        with pytest.raises(UsageError, match=f"setting '{idle.partition('=')[0]}' means nothing"):
+            Local(f"{local}?{idle}")
+    with pytest.raises(UsageError, match="is no device of torch"):
+        Local(f"{local}?device=toaster").check()
+    folder = tmp_path / "headless"
+    shutil.copytree(local, folder)
+    weights = load_file(folder / "model.safetensors")
+    save_file(
+        {name: one for name, one in weights.items() if name != "lm_head.weight"},
+        folder / "model.safetensors",
+        metadata={"format": "pt"},
+    )
+    with pytest.raises(LabelerError, match=r"its weights lack lm_head\.weight"):
+        answers_of(f"{folder}?device=cpu", ["the pump"])
+    endless = tmp_path / "endless"
+    shutil.copytree(local, endless)
+    byte_level(endless, prompts(), 700)
+    with pytest.raises(LabelerError, match="without a token for the end"):
+        answers_of(f"{endless}?device=cpu", ["the pump"])
+
+
+@pytest.mark.parametrize("settings", ["device=toaster", "adapter=x"])
+def test_a_local_generator_is_checked_before_anything_is_asked(
+    local: Path, tmp_path: Path, settings: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "distill.toml"
+    path.write_text(TOP + f'[synthesize]\ngenerator = "hf:{local}?{settings}"\n')
+    assert main(["distill", str(path), "synthesize"]) == 2
+    assert settings.partition("=")[0] in capsys.readouterr().err
 
 
 # -- negatives -----------------------------------------------------------------------------------------------

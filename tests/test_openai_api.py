@@ -37,8 +37,9 @@ from labelers.scripted_server import (
     status,
     truncated,
 )
+from small_fill import fill, numbered, numbered_text, write_files
+from tiny_models import GRADES
 
-GRADES = {0: "none", 1: "related", 2: "useful", 3: "exact"}
 KEY = "sk-test-0123456789abcdefghij"
 FAST = "backoff=0.005"
 Script = Sequence[Step] | Callable[[Request], Step]
@@ -66,22 +67,11 @@ def made() -> Iterator[Callable[..., OpenAI]]:
         labeler.close()
 
 
-def pairs(number: int) -> pl.DataFrame:
-    return pl.DataFrame(
-        {
-            "query_id": ["1"] * number,
-            "doc_id": [f"d{n}" for n in range(number)],
-            "query": ["where do herons nest"] * number,
-            "text": [f"document {n} about herons" for n in range(number)],
-        }
-    )
-
-
 def asked(make: Callable[..., OpenAI], script: Script, settings: str = "", number: int = 1) -> Any:
     """What a labeler gives for some pairs, the server and the labeler."""
     with ScriptedServer(script) as server:
         labeler = make(server, settings)
-        return labeler.signal(pairs(number)), server, labeler
+        return labeler.signal(numbered(number)), server, labeler
 
 
 def reasons(frame: pl.DataFrame) -> list[str | None]:
@@ -175,7 +165,7 @@ def test_examples_are_sent(made: Callable[..., OpenAI]) -> None:
     with ScriptedServer([answer("1")]) as server:
         labeler = made(server, "prompt=examples&shots=3")
         assert labeler.examples == 3
-        labeler.signal(pairs(1).with_columns(pl.Series("examples", told, dtype=EXAMPLES)))
+        labeler.signal(numbered(1).with_columns(pl.Series("examples", told, dtype=EXAMPLES)))
         assert "herons roost here" in server.requests[0].prompt
         assert "Grade: 2" in server.requests[0].prompt
         assert made(server).examples == 0
@@ -254,7 +244,7 @@ def test_without_probabilities_the_answer_is_the_grade(made: Callable[..., OpenA
 
 def test_a_prompt_with_another_scale_gives_the_expected_grade_as_a_score(made: Callable[..., OpenAI]) -> None:
     with ScriptedServer([answer("2", {"2": math.log(0.5), "1": math.log(0.5)})]) as server:
-        frame = made(server, "prompt=basic", {0: "no", 1: "yes"}).signal(pairs(1))
+        frame = made(server, "prompt=basic", {0: "no", 1: "yes"}).signal(numbered(1))
         assert frame["probs"].to_list() == [None]
         assert frame["score"].to_list() == pytest.approx([1.5])
 
@@ -265,7 +255,7 @@ def test_yes_or_no_is_a_distribution_over_two_grades_or_a_score(
 ) -> None:
     top = {"Yes": math.log(0.5), " yes": math.log(0.1), "No": math.log(0.2)}
     with ScriptedServer([answer("Yes", top)]) as server:
-        frame = made(server, "prompt=yes_no", grades).signal(pairs(1))
+        frame = made(server, "prompt=yes_no", grades).signal(numbered(1))
     if len(grades) == 2:
         assert frame["probs"].to_list()[0] == pytest.approx([0.25, 0.75])
     else:
@@ -364,7 +354,7 @@ def test_answers_belong_to_their_pairs_in_whatever_order_they_come(made: Callabl
         return answer(str(number(request) % 4))._replace(wait=0.002 * (17 - number(request)))
 
     with ScriptedServer(script) as server:
-        frame = made(server, "concurrency=5").signal(pairs(17))
+        frame = made(server, "concurrency=5").signal(numbered(17))
         assert server.most == 5
     assert [p.index(1) for p in frame["probs"].to_list()] == [n % 4 for n in range(17)]
 
@@ -372,7 +362,7 @@ def test_answers_belong_to_their_pairs_in_whatever_order_they_come(made: Callabl
 def test_a_server_that_is_not_there(made: Callable[..., OpenAI]) -> None:
     with ScriptedServer([answer("1")]) as server:
         labeler = made(server, "tries=2&concurrency=2")
-    frame = labeler.signal(pairs(40))
+    frame = labeler.signal(numbered(40))
     told = reasons(frame)
     gave_up = "not asked: the server failed on 20 pairs in a row (no connection to the server)"
     assert set(told) == {"no connection to the server", gave_up}
@@ -470,7 +460,7 @@ def test_a_key_is_nowhere_to_be_seen(
     steps = [status(400, message=message) for message in said]
     with ScriptedServer(steps) as server:
         labeler = made(server)
-        frame = signals(labeler, pairs(4), ledger=Ledger(tmp_path / "ledger"))
+        frame = signals(labeler, numbered(4), ledger=Ledger(tmp_path / "ledger"))
     kept = b"".join(p.read_bytes() for p in (tmp_path).rglob("*") if p.is_file())
     seen = f"{reasons(frame)} {labeler.usage()} {vars(labeler)} {caplog.text} {label_id(labeler)}"
     assert KEY[:10] not in seen
@@ -498,13 +488,13 @@ def test_the_key_may_stand_in_another_variable(
 def test_the_vendors_own_server_is_not_asked_without_a_key(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", " ")
     with pytest.raises(UsageError, match="no key in the environment variable OPENAI_API_KEY"):
-        OpenAI("some-model", GRADES).signal(pairs(1))
+        OpenAI("some-model", GRADES).signal(numbered(1))
 
 
 def test_what_cannot_be_a_key_is_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", "secret\nsecret")
     with pytest.raises(UsageError, match="OPENAI_API_KEY") as error:
-        OpenAI("some-model", GRADES).signal(pairs(1))
+        OpenAI("some-model", GRADES).signal(numbered(1))
     assert "secret" not in str(error.value)
 
 
@@ -512,7 +502,7 @@ def test_without_the_extra_its_pip_line(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setitem(__import__("sys").modules, "aiohttp", None)
     labeler = OpenAI("some-model", GRADES)
     with pytest.raises(MissingExtra, match=r"pip install 'stopgap\[openai\]'"):
-        labeler.signal(pairs(1))
+        labeler.signal(numbered(1))
     labeler.close()
 
 
@@ -666,7 +656,7 @@ def test_it_works_where_an_event_loop_runs_already(made: Callable[..., OpenAI]) 
         labeler = made(server)
 
         async def notebook() -> pl.DataFrame:
-            return labeler.signal(pairs(2))
+            return labeler.signal(numbered(2))
 
         assert reasons(asyncio.run(notebook())) == [None, None]
 
@@ -677,10 +667,10 @@ def test_after_closing_it_works_again_and_a_forgotten_one_ends_its_thread(
     with ScriptedServer([answer("1")]) as server:
         labeler = made(server)
         for _ in range(2):
-            assert reasons(labeler.signal(pairs(1))) == [None]
+            assert reasons(labeler.signal(numbered(1))) == [None]
             labeler.close()
         forgotten = OpenAI(f"judge@{server.url}", GRADES)
-        forgotten.signal(pairs(1))
+        forgotten.signal(numbered(1))
         assert any(t.name == "stopgap-requests" for t in threading.enumerate())
         del forgotten
         assert not any(t.name == "stopgap-requests" for t in threading.enumerate())
@@ -697,46 +687,29 @@ def test_an_interrupt_ends_the_waiting_and_what_was_under_way(made: Callable[...
     with ScriptedServer(script) as server:
         labeler = made(server, "concurrency=4")
         with pytest.raises(KeyboardInterrupt):  # and not after the ten minutes that the server takes
-            labeler.signal(pairs(20))
+            labeler.signal(numbered(20))
         timer.join()
         time.sleep(0.1)
         assert len(server.requests) == 4
-        assert reasons(labeler.signal(pairs(2))) == [None, None]
+        assert reasons(labeler.signal(numbered(2))) == [None, None]
 
 
 # -- the whole way -------------------------------------------------------------------------------------------
 
-JUDGED, DOCS = 6, 12
-
 
 @pytest.fixture
-def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A collection of two topics, a run, and judgments of half its documents."""
     monkeypatch.chdir(tmp_path)
-    folder = tmp_path / "DIR"
-    folder.mkdir()
-    (folder / "queries.tsv").write_text("1\twhere do herons nest\n2\tboats on the river\n")
-    (folder / "grades.tsv").write_text("".join(f"{g}\t{w}\n" for g, w in GRADES.items()))
-    docs = [json.dumps({"doc_id": f"d{n}", "text": f"document {n} about herons"}) for n in range(DOCS)]
-    (folder / "corpus.jsonl").write_text("\n".join(docs) + "\n")
-    lines = [f"{q} Q0 d{n} {n + 1} {DOCS - n} one" for q in "12" for n in range(DOCS)]
-    (tmp_path / "one.run").write_text("\n".join(lines) + "\n")
-    judged = [f"{q} 0 d{n} {n % 4}" for q in "12" for n in range(JUDGED)]
-    (tmp_path / "qrels.txt").write_text("\n".join(judged) + "\n")
-    return tmp_path
+    write_files(numbered_text)
 
 
 def number(request: Request) -> int:
     return int(request.prompt.rpartition("document ")[2].split()[0])
 
 
-def fill(capsys: pytest.CaptureFixture[str], server: ScriptedServer, *more: str) -> tuple[int, str]:
-    spec = f"openai:judge@{server.url}?{FAST}&tries=2"
-    files = ["one.run", "--qrels", "qrels.txt", "--collection", "DIR", "--out", "filled.qrels"]
-    code = main(["fill", *files, "--labeler", spec, "--depth", str(DOCS), *more])
-    told = capsys.readouterr()
-    assert "Traceback" not in told.err
-    return code, told.out
+def filled(capsys: pytest.CaptureFixture[str], server: ScriptedServer, *more: str) -> tuple[int, str]:
+    return fill(f"openai:judge@{server.url}?{FAST}&tries=2", capsys, *more)[:2]
 
 
 @pytest.mark.usefixtures("files")
@@ -751,7 +724,7 @@ def test_fill_leaves_holes_with_exit_4_and_then_asks_only_for_those(
 
     with ScriptedServer(failing) as server:
         first_url = server.url
-        code, out = fill(capsys, server, "--json")
+        code, out = filled(capsys, server, "--json")
         summary = json.loads(out)
     assert code == 4
     assert summary["unlabeled"] == {
@@ -785,16 +758,16 @@ def test_running_again_asks_only_for_what_failed(capsys: pytest.CaptureFixture[s
         return status(500) if number(request) in down else answer(str(number(request) % 4))
 
     with ScriptedServer(script) as server:
-        assert fill(capsys, server)[0] == 4
+        assert filled(capsys, server)[0] == 4
         down.clear()
         before = len(server.requests)
-        code, out = fill(capsys, server)
+        code, out = filled(capsys, server)
         assert code == 0
         assert sorted(map(number, server.requests[before:])) == [7, 7, 9, 9]
         assert "From the ledger: 20." in out
         assert "4 requests, 400 tokens in, 4 out" in out
         asked = len(server.requests)
-        assert fill(capsys, server)[0] == 0
+        assert filled(capsys, server)[0] == 0
         assert len(server.requests) == asked
     accounts = [json.loads(line) for line in Path("filled.qrels.accounts.jsonl").read_text().splitlines()]
     assert [a["requests"] for a in accounts] == [28, 4]
@@ -806,11 +779,11 @@ def test_running_again_asks_only_for_what_failed(capsys: pytest.CaptureFixture[s
 def test_with_no_answer_at_all_every_hole_stays_one(capsys: pytest.CaptureFixture[str], step: Step) -> None:
     pytest.importorskip("aiohttp", reason="needs the extra openai")
     with ScriptedServer([step]) as server:
-        code, out = fill(capsys, server)
+        code, out = filled(capsys, server)
         assert code == 4
         assert "Labeled: 0. Without a label: 12" in out
-        assert len(Path("filled.qrels").read_text().splitlines()) == 2 * JUDGED
-        code, _ = fill(capsys, server, "--mode", "pool")
+        assert len(Path("filled.qrels").read_text().splitlines()) == 2 * 6
+        code, _ = filled(capsys, server, "--mode", "pool")
         assert code == 2
 
 
@@ -818,7 +791,7 @@ def test_with_no_answer_at_all_every_hole_stays_one(capsys: pytest.CaptureFixtur
 def test_bad_settings_end_with_exit_2(capsys: pytest.CaptureFixture[str]) -> None:
     with ScriptedServer([answer("1")]) as server:
         server.url += "?rpms=3&x"
-        assert fill(capsys, server)[0] == 2
+        assert filled(capsys, server)[0] == 2
 
 
 def test_it_is_listed(capsys: pytest.CaptureFixture[str]) -> None:

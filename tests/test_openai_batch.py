@@ -32,10 +32,11 @@ from labelers.scripted_server import (
     refusal,
     status,
 )
+from small_fill import numbered
+from tiny_models import GRADES
 
 pytest.importorskip("aiohttp", reason="needs the extra openai")
 
-GRADES = {0: "none", 1: "related", 2: "useful", 3: "exact"}
 KEY = "sk-test-0123456789abcdefghij"
 FAST = "batch=yes&poll=0.01&backoff=0.005&tries=3"
 
@@ -61,17 +62,6 @@ def made() -> Iterator[Callable[..., OpenAI]]:
         labeler.close()
 
 
-def pairs(number: int) -> pl.DataFrame:
-    return pl.DataFrame(
-        {
-            "query_id": ["1"] * number,
-            "doc_id": [f"d{n}" for n in range(number)],
-            "query": ["where do herons nest"] * number,
-            "text": [f"document {n} about herons" for n in range(number)],
-        }
-    )
-
-
 def of_document(request: Request) -> Step:
     """The grade of document n is n % 4."""
     n = int(next(line for line in request.prompt.splitlines() if line.startswith("document ")).split()[1])
@@ -82,7 +72,7 @@ def asked(make: Callable[..., OpenAI], script: ScriptedBatches, settings: str = 
     """What a labeler gives for some pairs, the server and the labeler."""
     with ScriptedServer(script) as server:
         labeler = make(server, settings)
-        return labeler.signal(pairs(count)), server, labeler
+        return labeler.signal(numbered(count)), server, labeler
 
 
 def grades(frame: pl.DataFrame) -> list[int | None]:
@@ -156,12 +146,12 @@ def test_a_batch_that_does_not_complete(
     script = ScriptedBatches(of_document, ending=ending)
     with ScriptedServer(script) as server:
         labeler = made(server)
-        frame = labeler.signal(pairs(5))
+        frame = labeler.signal(numbered(5))
         assert frame["reason"].to_list() == [None] * answered + [why] * (5 - answered)
         assert grades(frame)[:answered] == [0, 1][:answered]
         # What came to nothing is not held on to: the next run makes another batch.
         script.ending = "completed"
-        again = labeler.signal(pairs(5)[answered:])
+        again = labeler.signal(numbered(5)[answered:])
         assert again["reason"].to_list() == [None] * (5 - answered)
         assert len(script.made) == 2
 
@@ -221,7 +211,7 @@ def test_a_large_file_is_several_batches(
 def test_a_batch_that_takes_too_long_is_found_again(made: Callable[..., OpenAI]) -> None:
     script = ScriptedBatches(of_document, looks=10**9)
     with ScriptedServer(script) as server:
-        frame = made(server, "patience=0.05").signal(pairs(3))
+        frame = made(server, "patience=0.05").signal(numbered(3))
         assert frame["reason"].to_list() == ["the batch is not done after 0.05 s"] * 3
         (file,) = kept()
         known = json.loads(file.read_text())
@@ -229,21 +219,21 @@ def test_a_batch_that_takes_too_long_is_found_again(made: Callable[..., OpenAI])
         assert KEY not in file.read_text()
         script.looks = 1
         later = made(server)
-        assert grades(later.signal(pairs(3))) == [0, 1, 2]
+        assert grades(later.signal(numbered(3))) == [0, 1, 2]
         assert later.usage()["batches"] == later.usage()["requests"] == 0
         assert later.usage()["tokens_in"] == 300
         # Answered, and perhaps not yet in a ledger: the same answers again, for nothing.
-        assert grades(made(server).signal(pairs(3))) == [0, 1, 2]
+        assert grades(made(server).signal(numbered(3))) == [0, 1, 2]
         assert len(script.made) == 1
-        made(server).signal(pairs(4))
-        made(server, "prompt=basic").signal(pairs(3))
+        made(server).signal(numbered(4))
+        made(server, "prompt=basic").signal(numbered(3))
         assert len(script.made) == 3
 
 
 def test_a_batch_is_not_looked_at_without_pause(made: Callable[..., OpenAI]) -> None:
     with ScriptedServer(ScriptedBatches(of_document, looks=10**9)) as server:
         labeler = OpenAI(f"judge@{server.url}?batch=yes&poll=0&patience=0.3", GRADES)
-        labeler.signal(pairs(3))
+        labeler.signal(numbered(3))
         labeler.close()
     looks = [r for r in server.requests if r.path.endswith("/batch_1")]
     assert 2 <= len(looks) <= 4  # at once, after 0.15 s, and when patience ends
@@ -252,12 +242,12 @@ def test_a_batch_is_not_looked_at_without_pause(made: Callable[..., OpenAI]) -> 
 def test_without_the_file_it_is_found_at_the_server(made: Callable[..., OpenAI]) -> None:
     script = ScriptedBatches(of_document, looks=10**9)
     with ScriptedServer(script) as server:
-        made(server, "patience=0.02").signal(pairs(3))
-        made(server, "patience=0.02").signal(pairs(2))  # another one, which must not be taken for it
+        made(server, "patience=0.02").signal(numbered(3))
+        made(server, "patience=0.02").signal(numbered(2))  # another one, which must not be taken for it
         for file in kept():
             file.unlink()
         script.looks = 1
-        assert grades(made(server).signal(pairs(3))) == [0, 1, 2]
+        assert grades(made(server).signal(numbered(3))) == [0, 1, 2]
         assert len(script.made) == 2
 
 
@@ -279,23 +269,23 @@ def test_a_lost_answer_to_making_it_makes_no_second_one(made: Callable[..., Open
 def test_a_batch_that_the_server_has_forgotten_is_made_again(made: Callable[..., OpenAI]) -> None:
     script = ScriptedBatches(of_document, looks=10**9)
     with ScriptedServer(script) as server:
-        made(server, "patience=0.02").signal(pairs(3))
+        made(server, "patience=0.02").signal(numbered(3))
         script.batches.clear()
         script.made.clear()
         script.looks = 1
-        assert grades(made(server).signal(pairs(3))) == [0, 1, 2]
+        assert grades(made(server).signal(numbered(3))) == [0, 1, 2]
         assert len(script.made) == 1
 
 
 def test_a_batch_whose_files_the_server_has_thrown_away_is_made_again(made: Callable[..., OpenAI]) -> None:
     script = ScriptedBatches(of_document)
     with ScriptedServer(script) as server:
-        assert grades(made(server).signal(pairs(3))) == [0, 1, 2]
+        assert grades(made(server).signal(numbered(3))) == [0, 1, 2]
         script.files.clear()
         why = "the batch's files are gone from the server (404)"
-        assert made(server).signal(pairs(3))["reason"].to_list() == [why] * 3
+        assert made(server).signal(numbered(3))["reason"].to_list() == [why] * 3
         assert kept() == []
-        assert grades(made(server).signal(pairs(3))) == [0, 1, 2]
+        assert grades(made(server).signal(numbered(3))) == [0, 1, 2]
         assert len(script.made) == 2
 
 
@@ -305,9 +295,9 @@ def test_what_is_left_of_a_batch_s_files_is_used(made: Callable[..., OpenAI]) ->
 
     script = ScriptedBatches(line)
     with ScriptedServer(script) as server:
-        assert grades(made(server).signal(pairs(3))) == [0, None, 2]
+        assert grades(made(server).signal(numbered(3))) == [0, None, 2]
         del script.files[script.batches["batch_1"]["error_file_id"]]
-        left = made(server).signal(pairs(3))
+        left = made(server).signal(numbered(3))
         assert grades(left) == [0, None, 2]
         assert left["reason"][1] == "the batch's files are gone from the server (404)"
         assert len(script.made) == 1
@@ -316,10 +306,10 @@ def test_what_is_left_of_a_batch_s_files_is_used(made: Callable[..., OpenAI]) ->
 def test_a_batch_that_ended_meanwhile_with_nothing_is_made_again(made: Callable[..., OpenAI]) -> None:
     script = ScriptedBatches(of_document, looks=10**9)
     with ScriptedServer(script) as server:
-        made(server, "patience=0.02").signal(pairs(3))
+        made(server, "patience=0.02").signal(numbered(3))
         script.batches["batch_1"]["status"] = "expired"
         script.looks = 1
-        assert grades(made(server).signal(pairs(3))) == [0, 1, 2]
+        assert grades(made(server).signal(numbered(3))) == [0, 1, 2]
         assert len(script.made) == 2
 
 
@@ -370,13 +360,13 @@ def test_a_job_is_one_batch_and_what_failed_another(made: Callable[..., OpenAI],
     script = ScriptedBatches(line)
     ledger = Ledger(tmp_path / "ledger")
     with ScriptedServer(script) as server:
-        first = signals(made(server), pairs(700), ledger=ledger)
+        first = signals(made(server), numbered(700), ledger=ledger)
         assert [len(lines) for lines in script.made] == [700]
         assert first["reason"].drop_nulls().to_list() == ["server error (500)"] * 2
         bad.clear()
-        assert signals(made(server), pairs(700), ledger=ledger)["reason"].null_count() == 700
+        assert signals(made(server), numbered(700), ledger=ledger)["reason"].null_count() == 700
         assert [len(lines) for lines in script.made] == [700, 2]
-        signals(made(server, "prompt=basic&pairs=300"), pairs(700), ledger=ledger)
+        signals(made(server, "prompt=basic&pairs=300"), numbered(700), ledger=ledger)
         assert [len(lines) for lines in script.made] == [700, 2, 300, 300, 100]
 
 
@@ -450,9 +440,9 @@ def test_what_cannot_be_done_is_every_pairs_reason(
 
     script = ScriptedBatches(of_document, before=fails)
     with ScriptedServer(script) as server:
-        assert made(server).signal(pairs(3))["reason"].to_list() == [why] * 3
+        assert made(server).signal(numbered(3))["reason"].to_list() == [why] * 3
         script.before = lambda request: None
-        assert grades(made(server).signal(pairs(3))) == [0, 1, 2]
+        assert grades(made(server).signal(numbered(3))) == [0, 1, 2]
         assert len(script.made) == 1  # found again, where it had been made
 
 
@@ -468,9 +458,9 @@ def test_what_is_told_without_an_id_is_no_batch(made: Callable[..., OpenAI], pat
 def test_answers_without_any_grade_are_asked_for_again(made: Callable[..., OpenAI]) -> None:
     script = ScriptedBatches(lambda _: answer("see section 2"))
     with ScriptedServer(script) as server:
-        assert made(server).signal(pairs(3))["reason"].to_list() == ["no grade in the answer"] * 3
+        assert made(server).signal(numbered(3))["reason"].to_list() == ["no grade in the answer"] * 3
         script.line = of_document
-        assert grades(made(server).signal(pairs(3))) == [0, 1, 2]
+        assert grades(made(server).signal(numbered(3))) == [0, 1, 2]
         assert len(script.made) == 2
 
 

@@ -23,6 +23,7 @@ from typing import IO, Any, Protocol
 from harness.errors import InputError, LabelerError
 from labelers.chat_answers import Told
 from labelers.chat_http import Server
+from labelers.distill.asking_local import TOO_LONG, Local, refuse_idle
 from labelers.distill.config import KINDS, Kind
 from labelers.distill.coverage import Task
 from labelers.distill.likeness import normal
@@ -36,21 +37,26 @@ __all__ = ["ANSWERS", "Asking", "Model", "prompt_for", "read_query", "writer_of"
 
 ANSWERS = "queries.answers.jsonl"
 """The file in `out` that answers are added to."""
-_READING = 1  # goes up with every change to how an answer becomes a query
+_READING = 2  # goes up with every change to how an answer becomes a query
 _PROMPTS = Path(__file__).parent / "prompts"
 _LONGEST: dict[Kind, int] = {"navigational": 12, "fact": 20, "how-to": 25, "keyword": 10, "long": 60}
 _COPIED = 8  # words in a row of the document from which on an answer is a copy of it
 _TOKENS = 96  # of an answer
 _FAILED = 0.1  # share of the prompts that a model may fail on
+# What a model says of itself: a query may begin with "I cannot open the lid", too.
 _REFUSAL = re.compile(
-    r"^(?:i(?:['’]| a)m (?:sorry|unable|not able)|sorry\b|i (?:can(?:['’]|no)t|won['’]t|do not|don['’]t)\b"
-    r"|as an ai\b|(?:i )?apologi[sz]e|unfortunately\b)",
+    r"^(?:i(?:['’]| a)m sorry|sorry\b|as an ai\b|(?:i )?apologi[sz]e|(?:unfortunately,? )?"
+    r"i(?: can(?:['’]|no)t| won['’]t| do not| don['’]t|(?:['’]| a)m (?:unable|not able) to) (?:\w+ly )?"
+    r"(?:help|assist|provide|write|create|generate|produce|comply|fulfil|do (?:this|that)|answer|make|give"
+    r"|engage|have (?:enough|access)|find (?:any|enough))\w*\b)",
     re.I,
 )
 _BEFORE = re.compile(r"^(?:(?:search )?query|answer|question)\s*:\s*", re.I)
 _THOUGHT = re.compile(r"^\s*<think>.*?</think>", re.S)
 _QUOTES = "\"'“”‘’`*"
-_OWN_FAULT = ("refusal", "longer than the model can read")  # of the prompt, not of the server
+_OWN_FAULT = ("refusal", TOO_LONG)  # of the prompt, not of the server
+_HEEDED = ("model", "url", "weights", "characters", "tokens", "tokenizer", "max_tokens", "temperature")
+_SENDING = ("concurrency", "rpm", "tpm", "timeout", "tries", "backoff", "wait", "key")
 
 
 class Model(Protocol):
@@ -79,8 +85,6 @@ def writer_of(work: Work) -> Asking:
     kind, _, argument = given.partition(":")
     if kind == "openai":
         return Asking(_AtServer(read_settings(argument)), work.out / ANSWERS)
-    from labelers.distill.asking_local import Local
-
     return Asking(Local(argument), work.out / ANSWERS)
 
 
@@ -167,6 +171,8 @@ class Asking:
             try:
                 answer = json.loads(line)
                 found[answer["key"]] = {name: answer[name] for name in ("text", "reason", "cut")}
+                if not isinstance(answer["text"], str | None) or not isinstance(answer["reason"], str | None):
+                    raise ValueError("text and reason are texts or null")
             except (ValueError, KeyError, TypeError) as error:
                 if number == len(lines):
                     break
@@ -237,6 +243,7 @@ class _AtServer:
     """A model behind a server."""
 
     def __init__(self, settings: Settings) -> None:
+        refuse_idle(settings, (*_HEEDED, *_SENDING))
         self._settings = replace(settings, answer="text", max_tokens=settings.max_tokens or _TOKENS)
         self.cutter = Cutter(settings.characters, settings.tokens, settings.tokenizer or None)
         server = settings.weights or settings.url
@@ -245,6 +252,8 @@ class _AtServer:
             "server": server,
             "tokens": self._settings.max_tokens,
         }
+        if settings.temperature:
+            self.made_of["temperature"] = settings.temperature
 
     def check(self) -> None:
         """Raise UsageError where the server needs a key and there is none."""

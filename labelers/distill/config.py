@@ -36,15 +36,13 @@ file's folder.
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal, get_args
 
-from harness.errors import InputError
-from harness.strict_toml import Field, Misfit, Table, Text, line, read
+from harness.strict_toml import Field, Misfit, SettingsFile, Table, Text, read
 from labelers.distill.sections import NONE, Accept, Export
-from labelers.distill.train_settings import EMBEDDED, ENCODER, ENCODER_KEYS, Train
+from labelers.distill.train_settings import EMBEDDED, ENCODER, ENCODER_KEYS, OTHERS_KEYS, Train
 
 __all__ = [
     "GENERATORS",
@@ -176,11 +174,10 @@ class Config(Table):
 
 
 @dataclass(frozen=True)
-class Settings:
+class Settings(SettingsFile):
     """A file of settings that has been read: `config` as it stands there, and paths as seen from the working
     folder."""
 
-    path: Path
     config: Config
 
     @property
@@ -197,18 +194,6 @@ class Settings:
     def collection(self) -> str:
         """The collection, as `harness.collection.open_collection` takes it."""
         return self.collection_at(self.config.collection)
-
-    def collection_at(self, given: str) -> str:
-        """A collection that the file names: a folder is relative to the file, a name stays one."""
-        return given if given == "demo" or given.startswith("irds:") else str(self.at(given))
-
-    def at(self, given: str) -> Path:
-        """A path of the file, seen from the working folder."""
-        return Path(os.path.normpath(self.path.parent / given))
-
-    def problem(self, key: str, what: str, hint: str = "") -> InputError:
-        """An error about a key of this file."""
-        return InputError(self.path, line(self.path.read_text(encoding="utf-8-sig"), key), what, hint)
 
 
 def read_settings(path: str | Path) -> Settings:
@@ -240,7 +225,7 @@ def _twice(config: Config) -> None:
 
 def _generator(config: Config) -> None:
     given = config.synthesize.generator
-    if given.partition(":")[0] in GENERATORS and (given == KEYPHRASE or ":" in given):
+    if given == KEYPHRASE or (given.partition(":")[0] in GENERATORS[1:] and ":" in given):
         return
     what = f"synthesize.generator is {given!r}, but should be keyphrase, openai:MODEL@URL or hf:FOLDER"
     raise Misfit("synthesize.generator", what)
@@ -284,3 +269,7 @@ def _train(config: Config) -> None:
         keys = ", ".join(ENCODER_KEYS)
         what = f"train.{idle[0]} means nothing for the student {ENCODER}, whose keys are {keys}"
         raise Misfit(f"train.{idle[0]}", what, 'Next: take it out, or student = "cross-encoder"')
+    for key, student in OTHERS_KEYS.items():
+        if key in given.model_fields_set and given.student != student:
+            what = f"train.{key} means nothing for the student {given.student}"
+            raise Misfit(f"train.{key}", what, f'Next: take it out, or student = "{student}"')

@@ -25,6 +25,7 @@ import numpy as np
 import polars as pl
 
 from harness.errors import LabelerError, StopgapError, UsageError
+from harness.grading import hard_grades
 from harness.labeling import load, signals
 from labelers.distill.acceptance_words import table
 from labelers.distill.calibration import Calibration
@@ -205,11 +206,11 @@ def _moved(calibration: Calibration, before: pl.DataFrame, after: pl.DataFrame) 
     ------
     LabelerError: more than may be.
     """
-    probs = np.array(after["probs"].drop_nulls().to_list(), dtype=float)
+    grades = calibration.grades
+    probs = np.array(after["probs"].drop_nulls().to_list(), dtype=float).reshape(-1, len(grades))
     said = after["probs"].is_not_null().to_numpy()
     first = calibration.labels(before)["relevance"].to_numpy()[said]
-    gain = probs.reshape(-1, len(calibration.grades)) @ np.asarray(calibration.grades, dtype=float)
-    second = np.asarray(calibration.grades)[np.searchsorted(np.asarray(calibration.thresholds), gain)]
+    second = hard_grades(probs, calibration.thresholds, grades)
     moved = float((first != second).mean()) if len(second) else 1.0
     if moved > _MOST_MOVED or not said.any():
         raise LabelerError(

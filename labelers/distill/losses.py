@@ -16,8 +16,10 @@ lce      -log of the softmax of a relevant document's score among the non-releva
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
+
+from harness.arrays import Floats
 
 __all__ = ["LOSSES", "Rows", "contrast", "expected", "middle", "weighted"]
 
@@ -44,8 +46,8 @@ def expected(probs: Tensor, grades: Tensor) -> Tensor:
     return probs @ grades
 
 
-def middle(grades: Sequence[int]) -> float:
-    """The middle of the scale: from here on an expected grade counts as relevant."""
+def middle(grades: Any) -> Any:
+    """The middle of the scale, of grades ascending: from here on an expected grade counts as relevant."""
     return (grades[0] + grades[-1]) / 2
 
 
@@ -58,9 +60,11 @@ def contrast(logits: Tensor, grades: Tensor) -> Tensor:
     return logits @ centred / (centred**2).sum()
 
 
-def weighted(losses: Tensor, weights: Tensor, total: float) -> Tensor:
+def weighted(losses: Tensor, weights: Floats, total: float) -> Tensor:
     """The part of these rows in a mean whose weights sum to `total`."""
-    return (losses * weights).sum() / total
+    from torch import tensor
+
+    return (losses * tensor(weights, dtype=losses.dtype, device=losses.device)).sum() / total
 
 
 def _kl(rows: Rows) -> Tensor:
@@ -88,8 +92,7 @@ def _lce(rows: Rows) -> Tensor:
     from torch import eye, where
 
     score = contrast(rows.logits, rows.grades)
-    bounds = rows.grades[0], rows.grades[-1]
-    relevant = expected(rows.probs, rows.grades) >= (bounds[0] + bounds[1]) / 2
+    relevant = expected(rows.probs, rows.grades) >= middle(rows.grades)
     same = rows.queries[:, None] == rows.queries[None, :]
     itself = eye(len(score), dtype=same.dtype, device=same.device)
     group = itself | (same & ~relevant[None, :])

@@ -27,7 +27,7 @@ from harness import labeling
 from harness.arrays import Ints
 from harness.collection import Collection
 from harness.draws import generator
-from harness.errors import InputError, LabelerError, StopgapWarning
+from harness.errors import InputError, StopgapWarning
 from harness.frames import TOPICS
 from harness.retrieve import retrieve
 from labelers.distill.config import NONE, Negatives
@@ -127,7 +127,8 @@ def _encoder(work: Work) -> labeling.Encoder:
     name = work.config.negatives.model
     labeler = work.labeler(name)
     if not hasattr(labeler, "embed"):
-        raise LabelerError(f"negatives.model {name!r} is no encoder: it gives no vectors of texts")
+        what = f"negatives.model {name!r} is no encoder: it gives no vectors of texts"
+        raise work.settings.problem("negatives.model", what, 'Next: an encoder such as "minilm", or "none"')
     return cast(labeling.Encoder, labeler)
 
 

@@ -9,7 +9,6 @@ from typing import Any
 
 import polars as pl
 
-from harness.collection import Collection
 from harness.errors import UsageError
 from harness.frames import PAIRS, QRELS, check
 from labelers.distill.leaks import Pair
@@ -53,17 +52,6 @@ class Sample:
             raise UsageError(f"{name} has no human judgment of a pair that is on the scale and has a text")
         texts = pairs.select(list(PAIRS)).unique(_KEYS, keep="first", maintain_order=True)
         return cls(name, mine.select(_KEYS).join(texts, on=_KEYS, how="left", maintain_order="left"), mine)
-
-    @classmethod
-    def from_collection(
-        cls, collection: Collection, topics: Iterable[str] | None = None, qrels: str = "human"
-    ) -> Sample:
-        """The judged pairs of a collection, of some topics or of all."""
-        human = collection.qrels(qrels)
-        if topics is not None:
-            human = human.filter(pl.col("query_id").is_in(list(topics)))
-        pairs = collection.pairs(human.select(_KEYS))
-        return cls.of(collection.name, pairs, human, collection.grades)
 
     @property
     def topics(self) -> dict[str, str]:

@@ -197,10 +197,22 @@ class _Shelf:
         return digest_of({"version": stage.version, "of": stage.made_of(self.work), "files": files})
 
     def _needed(self, stage: Stage, other: Stage) -> None:
-        """Raise unless the other's file is as the settings and its inputs have it, or edited from there."""
+        """Raise unless the other's file is as the settings and its inputs have it, or edited from there.
+
+        One with pairs that got no label is made again by a run of its own stage, and can be read till then.
+        """
         path, record = self.work.out / other.file, self.records.get(other.name)
-        state = self._state(other, record, self._made_of(other))
-        if state in ("unchanged", "edited") or (state == "again" and record is not None and record.code):
+        made_of = self._made_of(other)
+        state = self._state(other, record, made_of)
+        if state in ("unchanged", "edited"):
+            return
+        if (
+            record is not None
+            and record.code == UNLABELED
+            and record.made_of == made_of
+            and path.exists()
+            and file_hash(path) == record.sha256
+        ):
             return
         what = "is not there yet" if not path.exists() else "was made of something else than there is now"
         raise UsageError(

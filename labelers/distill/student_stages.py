@@ -26,7 +26,7 @@ from labelers.distill.cross_student import base_folder
 from labelers.distill.encoder_student import train_encoder
 from labelers.distill.export import Trained, export
 from labelers.distill.leaks import Pair
-from labelers.distill.rows import Row
+from labelers.distill.rows import Row, digest_of
 from labelers.distill.samples import Sample
 from labelers.distill.stages import NOT_ACCEPTED, Made, Stage
 from labelers.distill.students import place
@@ -65,6 +65,7 @@ def _train_made_of(work: Work) -> dict[str, Any]:
     return {
         "settings": settings.model_dump(mode="json", exclude={"checkpoint", "model"}),
         "model": model,
+        **({} if settings.warmup is None else {"warmup": work.labeler(settings.warmup.labeler).fingerprint}),
         "grades": [[grade, work.grades[grade]] for grade in work.scale],
         "corpus": work.collection.corpus_hash,
         "test": work.made_of_human()["test topics"],
@@ -73,7 +74,7 @@ def _train_made_of(work: Work) -> dict[str, Any]:
 
 
 def _train_check(work: Work) -> None:
-    _train_made_of(work)  # finds the model
+    _train_made_of(work)  # finds the model, and who warms it up
     if work.config.train.student != ENCODER:
         place(work.config.train.device)
 
@@ -127,7 +128,7 @@ def _accept_made_of(work: Work) -> dict[str, Any]:
         "teacher": named,
         "base": work.labeler(section.base).fingerprint,
         "human": work.made_of_human(),
-        "test": work.test_judgments.hash_rows(seed=0).sort().to_list(),
+        "test": digest_of(work.test_judgments.select("query_id", "doc_id", "relevance").rows()),
         "corpora": [work.collection.corpus_hash, work.test_collection.corpus_hash],
         "grades": work.scale,
         "seed": work.seed,

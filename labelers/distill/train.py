@@ -5,8 +5,9 @@ In the folder `out`, afterwards:
     student/       the student
     train.jsonl    how the loss went
 
-While it is taught there is also `training-…/` with the checkpoints; whoever kills a training and runs it
-again, with the same settings and pairs, goes on from there and gets the same student.
+While it is taught there is `training-…/` with the checkpoints and the log so far; whoever kills a training
+and runs it again, with the same settings and pairs, goes on from there and gets the same student and log,
+whatever else was trained meanwhile.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from warnings import warn
 import numpy as np
 
 from harness.errors import StopgapWarning, UsageError
-from harness.trec_bytes import file_hash
+from harness.trec_bytes import file_hash, replace_file
 from labelers.causal_files import find_model
 from labelers.distill.checkpoints import Checkpoints
 from labelers.distill.cross_student import base_folder
@@ -106,7 +107,7 @@ def train(
             settings.warmup, learnt, grades, device, seed, work / "warmup.jsonl", progress=progress
         )
         phases.insert(0, first)
-    trainer = Trainer(student, settings, seed, Checkpoints(work), Log(out / LOG), progress)
+    trainer = Trainer(student, settings, seed, Checkpoints(work), Log(work / LOG), progress)
     found = trainer.run(phases)
     name = _saved(student, out, work)
     history = {one["epoch"]: one for one in found["history"]}
@@ -116,7 +117,7 @@ def train(
             StopgapWarning,
             2,
         )
-    rmtree(work)
+    _put_log(work, out)
     return {
         "labeler": name,
         "student": settings.student,
@@ -202,6 +203,17 @@ def student_digest(out: Path) -> str:
     folder = out / STUDENT
     files = sorted(path for path in folder.rglob("*") if path.is_file())
     return digest_of([[path.relative_to(folder).as_posix(), file_hash(path)] for path in files])
+
+
+def _put_log(work: Path, out: Path) -> None:
+    """Leave the log where the student is, and nothing of the training's own folder."""
+    with replace_file(out / LOG) as file:
+        file.write((work / LOG).read_bytes())
+    # Away at once: of a folder that a kill leaves in part, a training would go on.
+    done = out / f".{work.name}"
+    rmtree(done, ignore_errors=True)
+    work.rename(done)
+    rmtree(done)
 
 
 def _topics(pairs: Sequence[Taught]) -> int:

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from labelers.distill.losses import middle
+
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
@@ -54,7 +56,7 @@ def agreement(probs: NDArray[Any], taught: NDArray[Any], grades: Sequence[int]) 
     from sklearn.metrics import cohen_kappa_score, roc_auc_score
 
     scale = np.asarray(grades, dtype=np.float64)
-    relevant = taught @ scale >= (scale[0] + scale[-1]) / 2
+    relevant = taught @ scale >= middle(scale)
     found, true = probs.argmax(axis=1), taught.argmax(axis=1)
     both = len({*found.tolist(), *true.tolist()}) > 1
     return {

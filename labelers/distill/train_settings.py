@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from harness.strict_toml import Field, Table, Text
 
-__all__ = ["EMBEDDED", "ENCODER", "ENCODER_KEYS", "Lora", "Loss", "Train", "Warmup"]
+__all__ = ["EMBEDDED", "ENCODER", "ENCODER_KEYS", "OTHERS_KEYS", "Lora", "Loss", "Train", "Warmup"]
 
 Loss = Literal["kl", "ordinal", "mse", "lce"]
 EMBEDDED = "minilm"
@@ -15,6 +15,8 @@ ENCODER = "encoder"
 """The student that is a head on a frozen encoder."""
 ENCODER_KEYS = ("student", "model", "dev_share", "balance")
 """The keys that mean something for it."""
+OTHERS_KEYS = {"prompt": "causal-lm", "head_learning_rate": "cross-encoder"}
+"""Keys that mean something for one of the other students only."""
 
 _Some = Annotated[int, Field(ge=1)]
 _Rate = Annotated[float, Field(gt=0, le=1)]

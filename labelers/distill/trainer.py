@@ -17,6 +17,7 @@ import numpy as np
 
 from harness.errors import LabelerError
 from labelers.distill.checkpoints import Checkpoints
+from labelers.distill.losses import weighted
 from labelers.distill.students import Student, Tensor, trained
 from labelers.distill.train_data import Taught, batches
 from labelers.distill.train_log import Log, agreement
@@ -220,8 +221,7 @@ class Trainer:
         for rows in micro:
             with self._autocast():
                 logits = self._student.logits([phase.pairs[row] for row in rows])
-            weights = torch.tensor(phase.weights[rows], dtype=torch.float32, device=self._device)
-            loss = (phase.loss(logits.float(), rows) * weights).sum() / total
+            loss = weighted(phase.loss(logits.float(), rows), phase.weights[rows], total)
             loss.backward()
             value += float(loss.detach())
         learnt = [p for group in self._groups for p in group.parameters]
@@ -268,16 +268,16 @@ class Trainer:
 
     def _look(self, phase: Phase, dev: Dev) -> None:
         """Measure on the dev pairs, and keep the weights if they are the best so far."""
-        at, torch = self._at, self._torch
+        at = self._at
         logits = self._answers(dev.pairs)
         by_query: dict[str, list[int]] = {}
         for row, pair in enumerate(dev.pairs):
             by_query.setdefault(pair.query_id, []).append(row)
-        total = 0.0
-        for rows in by_query.values():
-            weights = torch.tensor(dev.weights[rows], dtype=torch.float32, device=self._device)
-            total += float((dev.loss(logits[rows], rows) * weights).sum())
-        loss = total / float(dev.weights.sum())
+        total = float(dev.weights.sum())
+        loss = sum(
+            float(weighted(dev.loss(logits[rows], rows), dev.weights[rows], total))
+            for rows in by_query.values()
+        )
         if not math.isfinite(loss):
             raise LabelerError(
                 f"the loss on the dev topics is {loss} after epoch {at.epoch} of {phase.name}.\n"

@@ -136,16 +136,27 @@ class Work:
             raise self.settings.problem(
                 "qrels", what, f"Its judgments: {_listed(self.collection.qrels_names())}"
             )
-        found = found.filter((pl.col("assessor") == "human") & (pl.col("relevance") >= 0))
+        return self._of_people(found, "qrels").unique(
+            ["query_id", "doc_id"], keep="first", maintain_order=True
+        )
+
+    def _of_people(self, qrels: pl.DataFrame, key: str) -> pl.DataFrame:
+        """The human judgments among QRELS that `human.KEY` names.
+
+        Raises
+        ------
+        InputError: a grade is not on the collection's scale.
+        """
+        found = qrels.filter((pl.col("assessor") == "human") & (pl.col("relevance") >= 0))
         strange = found.filter(~pl.col("relevance").is_in(self.scale))
         if strange.height:
             query_id, doc_id, grade = strange.select("query_id", "doc_id", "relevance").row(0)
             what = (
-                f"human.qrels: topic {query_id}, document {doc_id} has grade {grade}; the grades of "
+                f"human.{key}: topic {query_id}, document {doc_id} has grade {grade}; the grades of "
                 f"{self.collection.name} are {_listed(self.scale)}"
             )
-            raise self.settings.problem("qrels", what, "Next: add the grade and its meaning to grades.tsv")
-        return found.unique(["query_id", "doc_id"], keep="first", maintain_order=True)
+            raise self.settings.problem(key, what, "Next: add the grade and its meaning to grades.tsv")
+        return found
 
     @cached_property
     def topics(self) -> dict[str, str]:
@@ -195,13 +206,15 @@ class Work:
 
     @cached_property
     def test_judgments(self) -> pl.DataFrame:
-        """QRELS: the human judgments of the test's topics, sorted by topic and document."""
+        """QRELS: the human judgments of the test's topics, sorted by topic and document.
+
+        Raises
+        ------
+        InputError: a grade of another collection's is not on this one's scale.
+        """
         if self._elsewhere is None:
             return self.judgments(self.split.test)
-        found = self._elsewhere.qrels() if HUMAN in self._elsewhere.qrels_names() else empty(QRELS)
-        return found.filter((pl.col("assessor") == "human") & (pl.col("relevance") >= 0)).sort(
-            "query_id", "doc_id"
-        )
+        return self._of_people(self._elsewhere.qrels(), "test_collection").sort("query_id", "doc_id")
 
     @cached_property
     def _elsewhere(self) -> Collection | None:
@@ -244,10 +257,11 @@ class Work:
             raise self.settings.problem(
                 key, what, f'Next: a file with one query id a line, or {key} = ["ID"]'
             ) from None
-        ids = [line.strip() for line in lines if line.strip()]
-        if wrong := [q for q in ids if len(q.split()) > 1]:
-            raise InputError(path, lines.index(wrong[0]) + 1, "one query id a line", "")
-        return ids
+        for number, line in enumerate(lines, 1):
+            if len(line.split()) > 1:
+                what = f"{line.strip()!r:.60} is more than one query id"
+                raise InputError(path, number, what, "Next: one query id a line")
+        return [line.strip() for line in lines if line.strip()]
 
     def made_of_human(self) -> dict[str, str]:
         """What the judgments and the split come to, as digests."""

@@ -7,7 +7,6 @@ nothing; its speed does. Its tokenizer is trained on the prompts, so that they a
 from __future__ import annotations
 
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,12 +16,13 @@ import pytest
 
 from harness.labeling import load
 from labelers import parsing
-from labelers.prompting import BUILT_IN, Cutter, read_prompt
+from labelers.prompting import Cutter, read_prompt
+from timing import best_of
+from tiny_models import GRADES, SMALL, byte_level, prompts, random_model
 
 torch = pytest.importorskip("torch", reason="needs the extra hf")
 pytest.importorskip("transformers", reason="needs the extra hf")
 
-GRADES = {0: "none", 1: "related", 2: "useful", 3: "exact"}
 PAIRS, BATCH = 64, 16
 TOKENS = {"a short answer": 16, "a reason and the grade": 128}
 """What is written: `final score: 2` alone, or as much as the prompts' one sentence before it takes."""
@@ -30,29 +30,11 @@ TOKENS = {"a short answer": 16, "a reason and the grade": 128}
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-    from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
-
     where = tmp_path_factory.mktemp("hf") / "tiny"
-    made = Tokenizer(models.BPE())
-    made.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    made.decoder = decoders.ByteLevel()
-    alphabet = pre_tokenizers.ByteLevel.alphabet()
-    trainer = trainers.BpeTrainer(vocab_size=1500, initial_alphabet=alphabet, show_progress=False)
-    prompts = [read_prompt(name, GRADES, "text").body for name in BUILT_IN]
-    made.train_from_iterator([*prompts * 4, *pairs()["text"]], trainer)
-    PreTrainedTokenizerFast(tokenizer_object=made).save_pretrained(where)
-    torch.manual_seed(0)
-    config = LlamaConfig(
-        vocab_size=1600,
-        hidden_size=64,
-        intermediate_size=256,
-        num_hidden_layers=4,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        max_position_embeddings=2048,
-    )
-    LlamaForCausalLM(config).save_pretrained(where)
+    byte_level(where, [*prompts("text") * 4, *pairs()["text"]], 1500)
+    shape = {**SMALL, "hidden_size": 64, "intermediate_size": 256, "num_hidden_layers": 4}
+    more = {"num_key_value_heads": 2, "max_position_embeddings": 2048}
+    random_model(where, "Llama", vocab_size=1600, **shape, **more)
     return where
 
 
@@ -96,16 +78,6 @@ def writing(folder: Path, tokens: int) -> Callable[[], list[parsing.Reading]]:
         return found
 
     return work
-
-
-def best_of(work: Callable[[], Any], times: int) -> float:
-    """Seconds of the quickest: what else the machine does only adds to it."""
-    taken = []
-    for _ in range(times):
-        began = time.perf_counter()
-        work()
-        taken.append(time.perf_counter() - began)
-    return min(taken)
 
 
 def test_one_forward_pass_is_quicker_than_writing(folder: Path) -> None:

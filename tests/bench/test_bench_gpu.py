@@ -17,14 +17,13 @@ import polars as pl
 import pytest
 
 from harness.labeling import load
-from labelers.prompting import BUILT_IN, read_prompt
+from tiny_models import GRADES, byte_level, prompts
 
 torch = pytest.importorskip("torch", reason="needs the extra hf")
 pytest.importorskip("transformers", reason="needs the extra hf")
 if not torch.cuda.is_available():
     pytest.skip("no CUDA: speed on a GPU is measured where there is one", allow_module_level=True)
 
-GRADES = {0: "none", 1: "related", 2: "useful", 3: "exact"}
 SIZES = {
     "0.5 B": {
         "hidden_size": 896, "intermediate_size": 4864, "num_hidden_layers": 24, "num_attention_heads": 14,
@@ -51,17 +50,9 @@ def pairs(number: int) -> pl.DataFrame:
 
 
 def made(folder: Path, size: str) -> Path:
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-    from transformers import PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
+    from transformers import Qwen2Config, Qwen2ForCausalLM
 
-    words = Tokenizer(models.BPE())
-    words.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    words.decoder = decoders.ByteLevel()
-    alphabet = pre_tokenizers.ByteLevel.alphabet()
-    trainer = trainers.BpeTrainer(vocab_size=1500, initial_alphabet=alphabet, show_progress=False)
-    prompts = [read_prompt(name, GRADES, "text").body for name in BUILT_IN]
-    words.train_from_iterator([*prompts * 4, *pairs(64)["text"]], trainer)
-    PreTrainedTokenizerFast(tokenizer_object=words, eos_token="!").save_pretrained(folder)
+    byte_level(folder, [*prompts("text") * 4, *pairs(64)["text"]], 1500, eos_token="!")
     config = Qwen2Config(
         vocab_size=151_936, max_position_embeddings=4096, tie_word_embeddings=True, **SIZES[size]
     )

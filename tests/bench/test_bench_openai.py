@@ -10,13 +10,13 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import polars as pl
 import pytest
 
 from harness.labeling import load, signals
 from harness.ledger import Ledger
+from timing import best_of
 
 pytest.importorskip("aiohttp", reason="needs the extra openai")
 
@@ -55,16 +55,6 @@ def pairs() -> pl.DataFrame:
             "text": [f"{n} " + "the heron stands in the river " * 40 for n in numbers],
         }
     )
-
-
-def best_of(work: Any, times: int) -> float:
-    """Seconds of the quickest: what else the machine does only adds to it."""
-    taken = []
-    for _ in range(times):
-        began = time.perf_counter()
-        work()
-        taken.append(time.perf_counter() - began)
-    return min(taken)
 
 
 def test_requests_under_way_together_take_little_longer_than_they_must(url: str) -> None:

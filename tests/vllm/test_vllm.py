@@ -6,7 +6,6 @@ The model is tiny and random, made here. It runs in float32 everywhere.
 from __future__ import annotations
 
 import gc
-import json
 import os
 import shutil
 import sys
@@ -29,18 +28,16 @@ from harness.registry import load
 from harness.trec import read_qrels
 from labelers import vllm_engine
 from labelers.causal_tokens import TOO_LONG
+from small_fill import QUERY, account_of, pairs_of, write_files
+from tiny_models import GRADES, SMALL, random_model, word_pieces
 
-GRADES = {0: "none", 1: "related", 2: "useful", 3: "exact"}
-QUERY = "where do herons nest"
 TEXTS = ["", "herons nest in tall trees", "a boat " * 40, "the river is wide " * 9, "nest", "herons " * 120]
 CLOSE = 1e-4
 """By how much a probability may differ between back ends: in float32, it is rounding."""
 
 
 def pairs(texts: list[str] = TEXTS, query: str = QUERY) -> pl.DataFrame:
-    number = len(texts)
-    ids = {"query_id": ["1"] * number, "doc_id": [f"d{n}" for n in range(number)]}
-    return pl.DataFrame({**ids, "query": [query] * number, "text": texts})
+    return pairs_of(texts, query)
 
 
 def probs(labeler: Any, asked: pl.DataFrame) -> np.ndarray[Any, Any]:
@@ -145,23 +142,10 @@ def test_a_pair_that_does_not_fit_is_a_hole_with_its_reason(vllm: Any) -> None:
 def test_what_is_asked_again_is_served_from_the_ledger(
     model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    from harness.cli import main
-
     monkeypatch.chdir(tmp_path)
-    folder = tmp_path / "DIR"
-    folder.mkdir()
-    (folder / "queries.tsv").write_text(f"1\t{QUERY}\n2\tboats on the river\n")
-    (folder / "grades.tsv").write_text("".join(f"{g}\t{w}\n" for g, w in GRADES.items()))
-    docs = [json.dumps({"doc_id": f"d{n}", "text": f"document {n} " + "herons " * n}) for n in range(12)]
-    (folder / "corpus.jsonl").write_text("\n".join(docs) + "\n")
-    lines = [f"{q} Q0 d{n} {n + 1} {12 - n} one" for q in "12" for n in range(12)]
-    (tmp_path / "one.run").write_text("\n".join(lines) + "\n")
-    judged = [f"{q} 0 d{n} {n % 4}" for q in "12" for n in range(6)]
-    (tmp_path / "qrels.txt").write_text("\n".join(judged) + "\n")
-    files = ["one.run", "--qrels", "qrels.txt", "--collection", "DIR", "--out", "filled.qrels"]
-    command = ["fill", *files, "--labeler", f"vllm:{model}?dtype=float32&cache=1", "--depth", "12", "--json"]
-    assert main(command) == 0
-    (account,) = json.loads(capfd.readouterr().out)["accounts"]  # and nothing else on stdout
+    write_files()
+    spec = f"vllm:{model}?dtype=float32&cache=1"
+    account = account_of(spec, capfd)
     assert (account["asked"], account["cache_hits"], account["tokens_out"]) == (24, 0, 24)
     first = Path("filled.qrels").read_bytes()
 
@@ -169,8 +153,7 @@ def test_what_is_asked_again_is_served_from_the_ledger(
         raise AssertionError("an engine is started for what is known")
 
     monkeypatch.setattr(vllm_engine.Engine, "__init__", never)
-    assert main(command) == 0
-    (account,) = json.loads(capfd.readouterr().out)["accounts"]
+    account = account_of(spec, capfd)
     assert (account["asked"], account["cache_hits"]) == (0, 24)
     assert Path("filled.qrels").read_bytes() == first
 
@@ -202,19 +185,11 @@ def test_an_engine_ends_with_its_labeler_and_leaves_things_as_they_were(
 
 def test_what_vllm_cannot_run_says_why(model: Path, adapter: Path, tmp_path: Path) -> None:
     from safetensors.torch import load_file, save_file
-    from transformers import Qwen2Config, Qwen2ForCausalLM
 
     narrow = tmp_path / "narrow"
     shutil.copytree(model, narrow)
-    config = Qwen2Config(
-        vocab_size=1536,
-        hidden_size=40,
-        intermediate_size=64,
-        num_hidden_layers=1,
-        num_attention_heads=2,
-        num_key_value_heads=1,
-    )
-    Qwen2ForCausalLM(config).save_pretrained(narrow)
+    shape = {**SMALL, "hidden_size": 40, "num_attention_heads": 2, "num_key_value_heads": 1}
+    random_model(narrow, "Qwen2", vocab_size=1536, **shape)
     with pytest.raises(LabelerError, match=r"vLLM failed on .*narrow.*Next: this model as hf:"):
         load(f"vllm:{narrow}?dtype=float32&cache=1", GRADES).signal(pairs())
     other = tmp_path / "other-lora"
@@ -231,35 +206,12 @@ def test_what_vllm_cannot_run_says_why(model: Path, adapter: Path, tmp_path: Pat
 
 def bert(folder: Path, labels: int) -> Path:
     """A random BERT cross-encoder whose tokenizer marks the two parts."""
-    from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
-    from transformers import BertConfig, BertForSequenceClassification, PreTrainedTokenizerFast
-
-    special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]"]
-    made = Tokenizer(models.WordPiece(unk_token="[UNK]"))
-    made.normalizer = normalizers.BertNormalizer(lowercase=True)
-    made.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    trainer = trainers.WordPieceTrainer(vocab_size=200, special_tokens=special, show_progress=False)
-    made.train_from_iterator([*TEXTS, QUERY], trainer)
-    made.post_processor = processors.TemplateProcessing(
-        single="[CLS] $A [SEP]",
-        pair="[CLS] $A [SEP] $B:1 [SEP]:1",
-        special_tokens=[("[CLS]", 2), ("[SEP]", 3)],
-    )
-    PreTrainedTokenizerFast(
-        tokenizer_object=made, unk_token="[UNK]", pad_token="[PAD]", cls_token="[CLS]", sep_token="[SEP]"
-    ).save_pretrained(folder)
-    torch.manual_seed(labels)
-    config = BertConfig(
-        vocab_size=200,
-        hidden_size=128,
-        intermediate_size=256,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        max_position_embeddings=256,
-        num_labels=labels,
-        initializer_range=0.2,
-    )
-    BertForSequenceClassification(config).save_pretrained(folder)
+    letters = "abcdefghijklmnopqrstuvwxyz"
+    words = sorted({word for text in (*TEXTS, QUERY) for word in text.split()})
+    word_pieces(folder, [*words, *letters, *(f"##{letter}" for letter in letters)])
+    shape = {"hidden_size": 128, "intermediate_size": 256, "num_hidden_layers": 2, "num_attention_heads": 2}
+    more = {"max_position_embeddings": 256, "num_labels": labels, "initializer_range": 0.2}
+    random_model(folder, "Bert", "ForSequenceClassification", seed=labels, vocab_size=200, **shape, **more)
     return folder
 
 
