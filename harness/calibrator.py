@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -59,6 +60,20 @@ class Calibrator:
         return json.dumps(asdict(self), indent=1)
 
     @classmethod
+    def of(cls, given: Mapping[str, Any]) -> Calibrator:
+        """The calibrator of what stood in JSON.
+
+        Raises
+        ------
+        ValueError, TypeError, AttributeError: it is none.
+        """
+        values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in given.items()}
+        made = cls(**values)
+        if not made._fits():
+            raise ValueError("its parts do not fit together")
+        return made
+
+    @classmethod
     def read(cls, path: str | Path) -> Calibrator:
         """Read what `to_json` wrote.
 
@@ -67,16 +82,11 @@ class Calibrator:
         InputError: the file is missing or is no calibrator.
         """
         try:
-            given: Any = json.loads(Path(path).read_text(encoding="utf-8"))
-            values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in given.items()}
-            made = cls(**values)
-            if not made._fits():
-                raise ValueError("its parts do not fit together")
+            return cls.of(json.loads(Path(path).read_text(encoding="utf-8")))
         except (OSError, ValueError, TypeError, AttributeError) as exc:
             raise InputError(
                 path, None, f"is no calibrator ({exc})", "Next: name a file that `fill` wrote"
             ) from exc
-        return made
 
     def _fits(self) -> bool:
         """Whether the parts have the lengths that belong together, and hold finite numbers."""

@@ -3,7 +3,8 @@
 The folder's labeler.json (`labelers.labeler_file`) names the labeler inside and its calibration. What comes
 out is the inner labeler's answer, calibrated: probabilities over the grades. A score, and the features and
 vectors of an encoder, pass as they are, so that the calibrator's neighbours work as with the bare encoder.
-What is kept in the ledger is the inner labeler's own answer.
+What is kept in the ledger is the inner labeler's own answer. A calibration that looks at the topic's pool
+wants all pairs at once: the same pair among others may get another answer.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from harness.frames import SIGNALS
 from harness.protocol import Ask
 from harness.registry import registered
 from labelers.composed import Composed
+from labelers.distill.pool_calibration import PoolCalibration
 from labelers.labeler_file import FOLDER, NAME, check_files, read_labeler
 
 __all__ = ["FromFolder"]
@@ -54,6 +56,7 @@ class FromFolder(Composed):
             )
         check_files(folder, told.files)
         super().__init__(told.name, [told.spec.replace(FOLDER, str(folder))], grades, told.deciding)
+        self.whole = isinstance(told.calibration, PoolCalibration)
 
     @property
     def card(self) -> Mapping[str, Any]:  # type: ignore[override]

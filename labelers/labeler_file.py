@@ -6,7 +6,8 @@ kind         what it is, for a person: encoder, cross-encoder, hf, minilm
 spec         the labeler inside, a registered one: cross-encoder:{folder}/model; {folder} is where it lies
 grades       grade -> what it means
 prompt       its text, or null
-calibration  `labelers.distill.calibration.Calibration`, or null
+calibration  `labelers.distill.calibration.Calibration`, of a pair alone, or
+             `labelers.distill.pool_calibration.PoolCalibration`, of its topic's pool, or null
 files        path in the folder -> sha256, of all that decides a signal
 card         what it was made of, as `harness.circularity` reads it
 made         fingerprints of the data and the teacher, the licence of the training data, the warm start
@@ -26,7 +27,7 @@ from typing import Any
 
 from harness.errors import CalibrationError, LabelerError
 from harness.trec_bytes import replace_file
-from labelers.distill.calibration import Calibration
+from labelers.distill.pool_calibration import AnyCalibration, read_calibration
 from labelers.sentence_folder import digest
 
 __all__ = [
@@ -57,7 +58,7 @@ class LabelerFile:
     spec: str
     grades: dict[int, str]
     files: dict[str, str]
-    calibration: Calibration | None = None
+    calibration: AnyCalibration | None = None
     prompt: str | None = None
     card: dict[str, Any] = field(default_factory=dict)
     made: dict[str, Any] = field(default_factory=dict)
@@ -106,7 +107,7 @@ def read_labeler(folder: Path) -> LabelerFile:
             raise LabelerError(f"{path} was edited: it is not what was exported.\n{_AGAIN}")
         del told["format"]
         if told["calibration"] is not None:
-            told["calibration"] = Calibration.read(told["calibration"])
+            told["calibration"] = read_calibration(told["calibration"])
         told["grades"] = {int(grade): str(word) for grade, word in told["grades"].items()}
         made = LabelerFile(**told)
         _check(made)

@@ -193,7 +193,7 @@ def test_from_documents_to_taught_pairs(write: Write, capsys: pytest.CaptureFixt
         else:
             assert row["grade"] is None
     work = Work(read_settings("distill.toml"))
-    assert len(work.split.test) == 2
+    assert len(work.split.test) == 4
     assert not {row["query_id"] for row in taught} & set(work.split.test)
     frame = training_pairs(work, taught)
     assert frame.height == len(taught)

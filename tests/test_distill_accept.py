@@ -18,7 +18,7 @@ from harness.labeling import label_id
 from labelers.distill.accept import accept, gap
 from labelers.distill.acceptance_words import table
 from labelers.distill.baselines import bm25, constant
-from labelers.distill.contenders import BASELINES, STUDENT, TEACHER
+from labelers.distill.contenders import BASE_IN_POOL, BASELINES, STUDENT, TEACHER
 from labelers.distill.leaks import Pair
 from labelers.distill.samples import Sample
 from labelers.distill.sections import Accept, Criterion, Export
@@ -100,7 +100,8 @@ def run(student: Knows, *, section: Accept = SECTION, teacher: object = None, **
 def test_a_good_student_is_accepted_and_the_table_says_so(base: Knows) -> None:
     found = run(Knows("student", 0.5), teacher=Knows("teacher", 0.6, states=True))
     assert found["accepted"], found["why"]
-    assert list(found["contenders"]) == [STUDENT, TEACHER, *BASELINES]
+    base_alone, *others = BASELINES
+    assert list(found["contenders"]) == [STUDENT, TEACHER, base_alone, BASE_IN_POOL, *others]
     assert [why.split(":")[0] for why in found["why"]] == [
         "the student is non-inferior to its teacher by a margin of 0.05",
         "the student is better than its untuned base",
@@ -117,9 +118,11 @@ def test_a_good_student_is_accepted_and_the_table_says_so(base: Knows) -> None:
 
 
 def test_a_student_that_is_its_base_is_not_better_than_it(base: Knows) -> None:
-    found = run(base)
-    assert not found["accepted"]
-    assert found["gaps"]["untuned base"]["delta"] == 0
+    for calibration, other in (("pair", "untuned base"), ("pool", BASE_IN_POOL)):
+        found = run(base, section=Accept(resamples=300, calibration=calibration))
+        assert not found["accepted"]
+        assert found["gaps"][other]["delta"] == 0
+        assert any("not shown to add" in note for note in found["notes"]) == (calibration == "pool")
     assert any("better than its untuned base was not shown" in why for why in found["why"])
     assert "**Not accepted**" in table(found)
 
@@ -129,7 +132,7 @@ def test_a_student_far_below_its_teacher_is_refused(base: Knows) -> None:
     assert not found["accepted"]
     [why] = found["why"]
     assert why.startswith(
-        "the student falls short of its teacher by more than the margin of 0.05: its kappa less"
+        "the student falls short of its teacher by more than the margin of 0.05: its quadratic kappa less"
     )
     wide = Accept(resamples=100, margin=0.9)
     assert run(Knows("student", 1.2), section=wide, teacher=Knows("teacher", 0.2, states=True))["accepted"]
@@ -185,7 +188,24 @@ def test_with_folds_nothing_is_taken_from_the_train_topics(base: Knows) -> None:
     assert student.asked == TEST.pairs.height
     assert found["calibration"]["topics"] == 14
     assert found["contenders"]["constant"]["values"]["auc.2"] == 0.5
-    assert found["contenders"][STUDENT]["how"] == "calibrated by the other test topics, 5 folds"
+    assert found["contenders"][STUDENT]["how"] == (
+        "calibrated by the other test topics, 5 folds, beside the rest of its topic's pool"
+    )
+
+
+def test_a_student_may_be_calibrated_pair_by_pair(base: Knows) -> None:
+    found = run(Knows("student", 0.5), section=Accept(resamples=100, calibration="pair"))
+    assert "inputs" in found["calibration"]
+    assert BASE_IN_POOL not in found["contenders"]
+    found = run(Knows("student", 0.5), section=Accept(resamples=100))
+    assert "fitted" in found["calibration"]
+    assert found["contenders"]["untuned base"]["how"] == "calibrated by 360 judgments on 12 train topics"
+    assert found["contenders"][BASE_IN_POOL]["how"].endswith(
+        "train topics, beside the rest of its topic's pool"
+    )
+    with_pools, alone = (found["gaps"][name]["delta"] for name in (BASE_IN_POOL, "untuned base"))
+    assert with_pools != alone  # shown, and the verdict does not rest on it
+    assert not any("pools" in why for why in found["why"])
 
 
 def test_the_same_seed_says_the_same(base: Knows) -> None:
@@ -208,7 +228,8 @@ def test_values_are_scikit_learn_s(base: Knows) -> None:
     assert values["kappa_binary"] == pytest.approx(cohen_kappa_score(human >= 2, mine >= 2))
     score = student.signal(TEST.pairs)["score"].to_numpy()
     truth = TEST.human["relevance"].to_numpy() >= 2
-    # Calibrated gains order pairs as scores do.
+    values = run(student, section=Accept(resamples=100, calibration="pair"))["contenders"][STUDENT]["values"]
+    # Gains that were calibrated pair by pair order pairs as scores do.
     assert values["auc.2"] == pytest.approx(roc_auc_score(truth, score), abs=1e-3)
     low, high = found["ci"]["kappa"]
     assert low < values["kappa"] < high
@@ -297,7 +318,7 @@ def test_judgments_of_one_grade_are_no_test(base: Knows) -> None:
     with pytest.raises(UsageError, match="all 420 judgments of the test have grade 2"):
         accept(SECTION, Knows("student", 0.3), TRAIN, flat, GRADES)
     flat = Sample("flat", TRAIN.pairs, TRAIN.human.with_columns(relevance=pl.lit(2, pl.Int16)))
-    with pytest.raises(CalibrationError, match="have grade 2; a calibration needs two"):
+    with pytest.raises(CalibrationError, match=r"all 360 judgments have grade 2; a calibrat.* needs two"):
         accept(SECTION, Knows("student", 0.3), flat, TEST, GRADES)
 
 

@@ -165,7 +165,7 @@ def test_from_documents_to_a_labeler(write: Write, capsys: pytest.CaptureFixture
 def test_what_is_not_better_than_its_base_is_not_exported(
     write: Write, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    path = write(accept='base = "minilm"\nresamples = 100')
+    path = write(accept='base = "minilm"\ncalibration = "pair"\nresamples = 100')
     for state in ("made", "unchanged"):
         assert main(["distill", str(path), "--json"]) == 1
         stages = json.loads(capsys.readouterr().out)["stages"]

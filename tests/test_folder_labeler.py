@@ -20,6 +20,8 @@ from harness.labeling import label_id, load, signals
 from harness.ledger import Ledger
 from harness.protocol import values
 from labelers.distill.calibration import Calibration, as_labels, calibrate, crossfit, folds
+from labelers.distill.pool_calibration import calibrate as calibrate_in_pool
+from labelers.distill.pool_calibration import read_calibration
 from labelers.labeler_file import NAME, LabelerFile, hashed, read_labeler, write_labeler
 
 GRADES = {0: "no", 1: "related", 2: "good", 3: "perfect"}
@@ -343,3 +345,54 @@ def test_the_ledger_keeps_the_inner_labeler_s_answers_and_shares_them(exported: 
     found = signals(labeler, PAIRS, ledger=Ledger(tmp_path / "ledger"))
     assert found["score"].equals(plain["score"])
     assert ledger.history().height == 2
+
+
+# -- with a calibration of the pool --------------------------------------------------------------------------
+
+
+@pytest.fixture
+def in_pool(tmp_path: Path) -> Path:
+    """A labeler that knows grades, with a calibration of its pool."""
+    pairs = pl.DataFrame({"query_id": [f"q{i % 4 + 1}" for i in range(16)]})
+    pairs = pairs.with_columns(doc_id=pl.format("{}d{}", "query_id", pl.Series([i // 4 for i in range(16)])))
+    inner = load(f"lookup:{double(tmp_path / 'inner') / 'q.txt'}", GRADES)
+    asked = pairs.with_columns(query=pl.lit(None, pl.String), text=pl.lit(None, pl.String))
+    told = signals(inner, asked)
+    human = pairs.with_columns(
+        pl.Series("relevance", [(i * 7) % 4 for i in range(16)], pl.Int16),
+        gain=pl.lit(0.0, pl.Float32),
+        assessor=pl.lit("human"),
+    )
+    made = double(tmp_path / "student")
+    fitted = calibrate_in_pool(told, human, sorted(GRADES))
+    write_labeler(made, described("lookup:{folder}/q.txt", calibration=fitted, files=hashed(made), card={}))
+    asked.write_ipc(tmp_path / "pairs.arrow")
+    return made
+
+
+def test_a_folder_with_one_is_asked_about_all_pairs_at_once(in_pool: Path, tmp_path: Path) -> None:
+    labeler = load(str(in_pool), GRADES)
+    assert labeler.whole  # type: ignore[attr-defined]
+    pairs, ledger = pl.read_ipc(tmp_path / "pairs.arrow"), Ledger(tmp_path / "ledger")
+    whole = signals(labeler, pairs, ledger=ledger)
+    assert signals(labeler, pairs, ledger=ledger, batch_size=3).equals(whole)
+    inner = labeler.parts[f"lookup:{in_pool}/q.txt"]  # type: ignore[attr-defined]
+    fitted = read_calibration(json.loads((in_pool / "labeler.json").read_text())["calibration"])
+    expected = fitted.probs(signals(inner, pairs))
+    assert np.allclose(np.array(whole["probs"].to_list()), expected, atol=1e-6)
+    assert not signals(labeler, pairs[:1])["probs"].equals(whole["probs"][:1])
+
+
+def test_signals_of_another_kind_are_an_error(in_pool: Path, tmp_path: Path) -> None:
+    found, human = drawn(4, 1)
+    write_labeler(
+        in_pool,
+        described(
+            "lookup:{folder}/q.txt",
+            calibration=calibrate_in_pool(found, human, sorted(GRADES)),
+            files=hashed(in_pool),
+        ),
+    )
+    pairs = pl.read_ipc(tmp_path / "pairs.arrow")
+    with pytest.raises(CalibrationError, match="was fitted on"):
+        signals(load(str(in_pool), GRADES), pairs)

@@ -20,9 +20,10 @@ from harness.agree_tables import aucs, count_tables, cut, distances, interval, k
 from harness.arrays import Floats
 from harness.errors import UsageError
 from harness.protocol import label_id
-from labelers.distill.contenders import BASELINES, STUDENT, TEACHER, gather
+from labelers.distill.contenders import BASE_IN_POOL, BASELINES, STUDENT, TEACHER, gather
 from labelers.distill.leaks import HeldOut, Pair, refuse
 from labelers.distill.samples import Sample
+from labelers.distill.sections import CRITERIA
 
 if TYPE_CHECKING:
     from harness.labeling import Progress
@@ -108,7 +109,7 @@ def accept(
     failed, shown = _verdict(
         section, gaps, rated[STUDENT], _unlabeled(test, lineup.contenders[STUDENT].labels)
     )
-    notes = _notes(lineup.absent, rated)
+    notes = _notes(lineup.absent, rated, gaps.get(BASE_IN_POOL), section.criterion)
     return {
         "format": _FORMAT,
         "accepted": not failed,
@@ -184,7 +185,7 @@ def _verdict(
 ) -> tuple[list[str], list[str]]:
     """Sentences: what failed, and what was shown."""
     failed, shown = [], []
-    what = section.criterion
+    what = CRITERIA[section.criterion]
     if unlabeled > _MOST_MISSING:
         failed.append(
             f"the student gave no label for {unlabeled:.1%} of the pairs that have texts; "
@@ -233,8 +234,20 @@ def _unlabeled(test: Sample, labels: pl.DataFrame) -> float:
     return lacking.height / max(asked.height, 1)
 
 
-def _notes(absent: Mapping[str, str], rated: Mapping[str, Rated]) -> list[str]:
+def _notes(
+    absent: Mapping[str, str],
+    rated: Mapping[str, Rated],
+    over_pools: Mapping[str, Any] | None,
+    criterion: Criterion,
+) -> list[str]:
     notes = []
+    if over_pools and over_pools["ci"] and over_pools["ci"][0] <= 0:
+        low, high = over_pools["ci"]
+        notes.append(
+            "training was not shown to add to what its topics' pools say of the untuned base: the student's "
+            f"{CRITERIA[criterion]} less that is {over_pools['delta']:+.3f}, 95 % interval {low:+.3f} to "
+            f"{high:+.3f}"
+        )
     if TEACHER in absent:
         why = absent[TEACHER].splitlines()[0].rstrip(".")
         notes.append(f"whether the student is non-inferior to its teacher was not tested: {why}")

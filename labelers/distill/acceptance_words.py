@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from labelers.distill.sections import CRITERIA
+
 __all__ = ["table", "values_table", "verdict"]
 
 _ROWS = {
@@ -41,7 +43,7 @@ def values_table(found: Mapping[str, Any]) -> str:
         rows.append([words.format(t=threshold), *cells])
     gaps = [found["gaps"].get(name) for name in contenders]
     rows.append([
-        f"student's {found['criterion']} less its",
+        f"student's {CRITERIA[found['criterion']]} less its",
         *("" if gap is None else _cell(gap["delta"], gap["ci"], "+") for gap in gaps),
     ])  # fmt: skip
     return _markdown(rows)

@@ -9,11 +9,11 @@ thing: it looks at the topic's whole pool and at its judgments, and works on top
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from hashlib import sha256
 from itertools import pairwise
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import polars as pl
@@ -25,7 +25,7 @@ from harness.frames import LABELS, QRELS, SIGNALS, check
 from harness.grading import hard_grades, plain, thresholds
 from harness.ordinal import JITTER, Evidence, Priors, distribution, fit
 
-__all__ = ["FOLDS", "Calibration", "as_labels", "calibrate", "crossfit", "folds"]
+__all__ = ["FOLDS", "Calibration", "as_labels", "calibrate", "crossfit", "folds", "in_folds"]
 
 FOLDS = 5
 _STREAM, _FOLD_STREAM = 621, 622  # of `draws.generator`: which pairs are fitted on, and topics to folds
@@ -194,16 +194,32 @@ def crossfit(
     ------
     CalibrationError: as `calibrate`, or there are fewer than two topics.
     """
+    return in_folds(signals, lambda seen: calibrate(seen, human, grades, seed=seed), seed)
+
+
+class Fitted(Protocol):
+    """A calibration of either kind."""
+
+    def labels(self, signals: pl.DataFrame) -> pl.DataFrame:
+        """LABELS, a row a signal."""
+
+
+def in_folds(signals: pl.DataFrame, fit: Callable[[pl.DataFrame], Fitted], seed: int) -> pl.DataFrame:
+    """LABELS of each fold's topics, by what `fit` made of the others' signals.
+
+    Raises
+    ------
+    CalibrationError: there are fewer than two topics.
+    """
     of = folds(signals["query_id"].unique().sort().to_list(), seed)
     if max(of.values(), default=0) < 1:
         raise CalibrationError("to label a topic by other topics' judgments takes two topics or more")
     fold = signals["query_id"].replace_strict(of, return_dtype=pl.Int64)
-    parts = []
-    for number in sorted(set(of.values())):
-        fitted = calibrate(signals.filter(fold != number), human, grades, seed=seed)
-        parts.append(fitted.labels(signals.filter(fold == number)))
-    labels = pl.concat(parts)
-    return signals.select(_KEYS).join(labels, on=_KEYS, how="left", maintain_order="left")
+    parts = [
+        fit(signals.filter(fold != number)).labels(signals.filter(fold == number))
+        for number in sorted(set(of.values()))
+    ]
+    return signals.select(_KEYS).join(pl.concat(parts), on=_KEYS, how="left", maintain_order="left")
 
 
 def folds(topics: Sequence[str], seed: int) -> dict[str, int]:

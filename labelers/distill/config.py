@@ -19,13 +19,13 @@
     teachers = ["minilm", "human"]
 
     [human]
-    test_share = 0.3
+    test_share = 0.5
 
     [train]
     student = "encoder"
 
     [accept]
-    criterion = "kappa"
+    criterion = "kappa_quadratic"
 
     [export]
     folder = "labeler"
@@ -153,7 +153,7 @@ class Human(Table):
     qrels: Text = HUMAN
     train: list[Text] | Text | None = None
     test: list[Text] | Text | None = None
-    test_share: _Share = 0.3
+    test_share: _Share = 0.5
     test_collection: Text | None = None
 
 

@@ -1,8 +1,10 @@
 """Who takes part in an acceptance test, and what each says of the test's pairs, as labels.
 
 The student, its teacher, the labeler it was trained from, BM25 and the commonest grade. What gives scores, or
-probabilities that nobody calibrated, is calibrated in one way for all: on the train topics, or on the other
-test topics. The teacher's probabilities stand as they are, since that is what it would be used for.
+probabilities that nobody calibrated, is calibrated on the train topics, or on the other test topics. The
+teacher's probabilities stand as they are, since that is what it would be used for. A student's calibration
+looks at its topics' pools, if `accept.calibration` says so; the others' look at a pair alone, but the base is
+shown with its pools too, so that one sees what training added to them.
 """
 
 from __future__ import annotations
@@ -19,16 +21,20 @@ from harness.frames import LABELS
 from harness.labeling import Progress, load, signals
 from harness.protocol import Labeler, label_id
 from labelers.distill.baselines import bm25, constant
-from labelers.distill.calibration import Calibration, as_labels, calibrate, crossfit, folds
+from labelers.distill.calibration import as_labels, calibrate, crossfit, folds
+from labelers.distill.pool_calibration import AnyCalibration
+from labelers.distill.pool_calibration import calibrate as calibrate_in_pool
+from labelers.distill.pool_calibration import crossfit as crossfit_in_pool
 from labelers.distill.samples import Sample
 from labelers.distill.sections import NONE, Accept
 
 if TYPE_CHECKING:
     from harness.ledger import Ledger
 
-__all__ = ["BASELINES", "STUDENT", "TEACHER", "Contender", "Lineup", "gather"]
+__all__ = ["BASELINES", "BASE_IN_POOL", "STUDENT", "TEACHER", "Contender", "Lineup", "gather"]
 
 STUDENT, TEACHER, BASE, BM25, CONSTANT = "student", "teacher", "untuned base", "BM25", "constant"
+BASE_IN_POOL = "untuned base, with pools"
 BASELINES = (BASE, BM25, CONSTANT)
 """What a student has to be better than."""
 _HUMAN = "human"
@@ -58,7 +64,7 @@ class Lineup:
 
     contenders: dict[str, Contender]
     absent: dict[str, str]
-    calibration: Calibration
+    calibration: AnyCalibration
     labeler: Labeler
 
 
@@ -91,19 +97,24 @@ def gather(
     def ask(labeler: Labeler, sample: Sample) -> pl.DataFrame:
         return signals(labeler, sample.pairs, ledger=ledger, progress=progress)
 
-    def fitted(of: Callable[[Sample], pl.DataFrame], who: str) -> tuple[Contender, Calibration]:
-        on_test = of(test)
+    def fitted(
+        of: Callable[[Sample], pl.DataFrame], who: str, *, pool: bool = False
+    ) -> tuple[Contender, AnyCalibration]:
+        on_test, fit = of(test), calibrate_in_pool if pool else calibrate
+        reads = ", beside the rest of its topic's pool" if pool else ""
         if section.fit == "folds":
-            by = f"calibrated by the other test topics, {len(set(_folds(test, seed)))} folds"
-            labels = crossfit(on_test, test.human, scale, seed=seed)
-            return Contender(who, by, labels), calibrate(on_test, test.human, scale, seed=seed)
-        found = calibrate(of(train), train.human, scale, seed=seed)
-        by = f"calibrated by {found.judgments:,} judgments on {found.topics} train topics"
+            by = f"calibrated by the other test topics, {len(set(_folds(test, seed)))} folds{reads}"
+            by_fold = crossfit_in_pool if pool else crossfit
+            labels = by_fold(on_test, test.human, scale, seed=seed)
+            return Contender(who, by, labels), fit(on_test, test.human, scale, seed=seed)
+        found = fit(of(train), train.human, scale, seed=seed)
+        by = f"calibrated by {found.judgments:,} judgments on {found.topics} train topics{reads}"
         return Contender(who, by, found.labels(on_test)), found
 
     mine, base = _loaded(student, grades), _loaded(section.base, grades)
     contenders, absent = {}, {}
-    contenders[STUDENT], calibration = fitted(lambda sample: ask(mine, sample), label_id(mine))
+    pool = section.calibration == "pool"
+    contenders[STUDENT], own = fitted(lambda sample: ask(mine, sample), label_id(mine), pool=pool)
     named = section.teacher or teacher
     try:
         asked = _asked(named, grades)
@@ -118,9 +129,11 @@ def gather(
     except StopgapError as error:
         absent[TEACHER] = str(error)
     contenders[BASE] = fitted(lambda sample: ask(base, sample), label_id(base))[0]
+    if pool:
+        contenders[BASE_IN_POOL] = fitted(lambda sample: ask(base, sample), label_id(base), pool=True)[0]
     contenders[BM25] = fitted(lambda sample: bm25(sample.pairs), "bm25")[0]
     contenders[CONSTANT] = _constant(section, train, test, scale, seed)
-    return Lineup(contenders, absent, calibration, mine)
+    return Lineup(contenders, absent, own, mine)
 
 
 def _loaded(given: str | Labeler, grades: dict[int, str]) -> Labeler:

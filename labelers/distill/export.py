@@ -28,8 +28,8 @@ from harness.errors import LabelerError, StopgapError, UsageError
 from harness.grading import hard_grades
 from harness.labeling import load, signals
 from labelers.distill.acceptance_words import table
-from labelers.distill.calibration import Calibration
 from labelers.distill.card import card_text
+from labelers.distill.pool_calibration import AnyCalibration, read_calibration
 from labelers.distill.speed import compare_speed
 from labelers.labeler_file import FOLDER, NAME, LabelerFile, hashed, write_labeler
 
@@ -117,7 +117,7 @@ def export(
             f"the student in {trained.folder} is not the one that was accepted ({acceptance['student']}): "
             "it was trained again or changed since.\nNext: run the acceptance test again"
         )
-    calibration = Calibration.read(acceptance["calibration"])
+    calibration = read_calibration(acceptance["calibration"])
     pairs = _evenly(sample.drop_nulls(["query", "text"]), section.pairs)
     asked, why_not = _teacher(teacher, grades)
     out.parent.mkdir(parents=True, exist_ok=True)
@@ -199,7 +199,7 @@ def _int8(kind: str, folder: Path) -> str:
     return f"{path.parent.name}/{path.name}"
 
 
-def _moved(calibration: Calibration, before: pl.DataFrame, after: pl.DataFrame) -> float:
+def _moved(calibration: AnyCalibration, before: pl.DataFrame, after: pl.DataFrame) -> float:
     """The share of pairs whose grade the exported folder moves.
 
     Raises
@@ -209,8 +209,8 @@ def _moved(calibration: Calibration, before: pl.DataFrame, after: pl.DataFrame) 
     grades = calibration.grades
     probs = np.array(after["probs"].drop_nulls().to_list(), dtype=float).reshape(-1, len(grades))
     said = after["probs"].is_not_null().to_numpy()
-    first = calibration.labels(before)["relevance"].to_numpy()[said]
-    second = hard_grades(probs, calibration.thresholds, grades)
+    tested = np.nan_to_num(calibration.probs(before)[said])
+    first, second = (hard_grades(one, calibration.thresholds, grades) for one in (tested, probs))
     moved = float((first != second).mean()) if len(second) else 1.0
     if moved > _MOST_MOVED or not said.any():
         raise LabelerError(

@@ -14,7 +14,7 @@ from typing import Any
 
 import polars as pl
 
-from harness.errors import LabelerError, UsageError
+from harness.errors import LabelerError, StopgapError, UsageError
 from harness.frames import QRELS
 from harness.registry import card
 from harness.trec_bytes import file_hash, replace_file
@@ -28,6 +28,7 @@ from labelers.distill.export import Trained, export
 from labelers.distill.leaks import Pair
 from labelers.distill.rows import Row, digest_of
 from labelers.distill.samples import Sample
+from labelers.distill.sections import NONE
 from labelers.distill.stages import NOT_ACCEPTED, Made, Stage
 from labelers.distill.students import place
 from labelers.distill.teach import TAUGHT, training_pairs
@@ -121,11 +122,22 @@ def _teacher(work: Work) -> str:
     return work.config.accept.teacher or next(iter(labelers), HUMAN)
 
 
+def _teacher_made_of(work: Work) -> list[str]:
+    """Its name and fingerprint; the name alone where it cannot be made, which the test will say."""
+    named = _teacher(work)
+    if named in (HUMAN, NONE):
+        return [named]
+    try:
+        return [named, work.labeler(named).fingerprint]
+    except StopgapError:
+        return [named]
+
+
 def _accept_made_of(work: Work) -> dict[str, Any]:
-    section, named = work.config.accept, _teacher(work)
+    section = work.config.accept
     return {
         "settings": section.model_dump(),
-        "teacher": named,
+        "teacher": _teacher_made_of(work),
         "base": work.labeler(section.base).fingerprint,
         "human": work.made_of_human(),
         "test": digest_of(work.test_judgments.select("query_id", "doc_id", "relevance").rows()),
