@@ -173,6 +173,7 @@ have answered is kept in the ledger and never asked again. A student is exported
 against human judgments on topics that it has not seen.
 
 Examples:
+  stopgap distill demo
   stopgap distill distill.toml
   stopgap distill distill.toml synthesize
   stopgap fill base.run --qrels qrels.txt --labeler distilled/labeler --out filled.qrels

@@ -361,7 +361,9 @@ Seed = Annotated[int, typer.Option("--seed", metavar="N", min=0, help="Of everyt
 DistillSettings = Annotated[
     Path,
     typer.Argument(
-        metavar="CONFIG.toml", help="What is distilled, out of what, by whom; docs/distill.md has the keys."
+        metavar="CONFIG.toml",
+        help="What is distilled, out of what, by whom; docs/distill.md has the keys. `demo`: the embedded "
+        "collection, all else by default.",
     ),
 ]
 Stages = Annotated[

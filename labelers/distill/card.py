@@ -16,7 +16,7 @@ def card_text(told: LabelerFile, licence: str) -> str:
     grades = "\n".join(f"| {grade} | {word} |" for grade, word in sorted(told.grades.items()))
     parts = [
         f"# {told.name}",
-        f"A labeler of stopgap, distilled: a {told.kind} that grades a document for a query.\n"
+        f"A labeler of stopgap, distilled, of the kind {told.kind}: it grades a document for a query.\n"
         "Use it as `--labeler PATH/OF/THIS/FOLDER`.",
         f"## Grades\n\n| grade | meaning |\n|---|---|\n{grades}",
         f"## What it was made of\n\n{_made(told, licence)}",

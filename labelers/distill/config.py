@@ -45,6 +45,7 @@ from labelers.distill.sections import NONE, Accept, Export
 from labelers.distill.train_settings import EMBEDDED, ENCODER, ENCODER_KEYS, OTHERS_KEYS, Train
 
 __all__ = [
+    "DEMO",
     "GENERATORS",
     "HUMAN",
     "KEYPHRASE",
@@ -63,6 +64,8 @@ __all__ = [
 Kind = Literal["navigational", "fact", "how-to", "keyword", "long"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 """The kinds of queries."""
+DEMO = "demo"
+"""In place of a file of settings: the embedded collection, everything else by default."""
 KEYPHRASE = "keyphrase"
 """The generator that needs no language model."""
 GENERATORS = (KEYPHRASE, "openai", "hf")
@@ -197,13 +200,16 @@ class Settings(SettingsFile):
 
 
 def read_settings(path: str | Path) -> Settings:
-    """Read a file of settings.
+    """Read a file of settings; `demo`, where there is no such file: the embedded collection, the rest by
+    default, into the folder `distilled` here.
 
     Raises
     ------
     InputError: there is no such file; it is not TOML; or a key is unknown (with the near ones), missing, of
         another type, out of its range, or does not fit the others.
     """
+    if str(path) == DEMO and not Path(path).exists():
+        return _settings(Path(DEMO), Config(collection=DEMO, out="distilled"))
     return read(path, Config, _settings, _EXAMPLE)
 
 

