@@ -127,7 +127,7 @@ class Cascade(Composed):
         decides = [settings.unsure, band, settings.limit, settings.amount]
         super().__init__("cascade", [settings.first, settings.then], grades, decides)
         self.first, self.then = self.parts.values()
-        self.whole = bool(settings.limit)
+        self.whole = self.whole or bool(settings.limit)
         self._counts = {"unsure": 0, "passed_on": 0, "left_unsure": 0}
         if settings.limit in ("tokens", "money"):
             self._spent(usage(self.then))

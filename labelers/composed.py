@@ -64,7 +64,7 @@ class Composed:
         known = [kind, [part.fingerprint for part in made_of], settings, sorted(grades)]
         self.fingerprint = sha256(json.dumps(known).encode()).hexdigest()
         self.needs_text = any(part.needs_text for part in made_of)
-        self.whole = False
+        self.whole = any(getattr(part, "whole", False) for part in made_of)
         self.examples = max(shots(part) for part in made_of)
         if most := max(at_once(part, 0) for part in made_of):  # a part gets no more at once than this one
             self.at_once = most

@@ -56,7 +56,7 @@ class FromFolder(Composed):
             )
         check_files(folder, told.files)
         super().__init__(told.name, [told.spec.replace(FOLDER, str(folder))], grades, told.deciding)
-        self.whole = isinstance(told.calibration, PoolCalibration)
+        self.whole = self.whole or isinstance(told.calibration, PoolCalibration)
 
     @property
     def card(self) -> Mapping[str, Any]:  # type: ignore[override]

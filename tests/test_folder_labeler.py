@@ -396,3 +396,14 @@ def test_signals_of_another_kind_are_an_error(in_pool: Path, tmp_path: Path) -> 
     pairs = pl.read_ipc(tmp_path / "pairs.arrow")
     with pytest.raises(CalibrationError, match="was fitted on"):
         signals(load(str(in_pool), GRADES), pairs)
+
+
+def test_what_is_made_of_one_wants_all_pairs_at_once_too(in_pool: Path, tmp_path: Path) -> None:
+    settings = tmp_path / "both.toml"
+    parts = (in_pool, f"lookup:{in_pool}/q.txt")
+    settings.write_text("".join(f'[[parts]]\nlabeler = "{part}"\n' for part in parts))
+    labeler = load(f"ensemble:{settings}", GRADES)
+    pairs = pl.read_ipc(tmp_path / "pairs.arrow")
+    whole, parted = (signals(labeler, pairs, batch_size=size) for size in (None, 2))
+    assert labeler.whole  # type: ignore[attr-defined]
+    assert parted.equals(whole)
