@@ -147,8 +147,7 @@ def training_pairs(work: Work, rows: Sequence[Row]) -> pl.DataFrame:
 
     Returns
     -------
-    PAIRS, and `probs` list[f32] over the grades ascending, `weight` f32, `source`, `found`, `grade` i16 (the
-    human's, or null).
+    PAIRS, and `probs` list[f32] over the grades ascending, `weight` f32, `source`.
 
     Raises
     ------
@@ -167,8 +166,6 @@ def training_pairs(work: Work, rows: Sequence[Row]) -> pl.DataFrame:
         pl.Series("probs", [row["probs"] for row in kept], dtype=pl.List(pl.Float32)),
         pl.Series("weight", [row["weight"] for row in kept], dtype=pl.Float32),
         pl.Series("source", [row["source"] for row in kept], dtype=pl.String),
-        pl.Series("found", [row["found"] for row in kept], dtype=pl.String),
-        pl.Series("grade", [row["grade"] for row in kept], dtype=pl.Int16),
     )
     lost = pairs.filter(pl.col("text").is_null())
     if lost.height:
