@@ -128,7 +128,10 @@ def _leave_one_out(y: Floats, f: Floats, u: Floats, lam: float | None) -> Floats
         return np.asarray(true)
     if lam is None:
         a, b = y - y.mean(), f - f.mean()
-        without = _sums(y, f)[:, None] - np.stack([a * a, b * b, a * b]) * n / (n - 1)
+        whole = _sums(y, f)[:, None]
+        without = whole - np.stack([a * a, b * b, a * b]) * n / (n - 1)
+        # What is left of a square by rounding alone is nothing: all the others are equal.
+        without[:2] = np.where(without[:2] > 1e-12 * whole[:2], without[:2], 0.0)
         return np.asarray(true + _tuned(without, n - 1, n - 1 + len(u)) * (u.mean() - predicted))
     return np.asarray(true + lam * (u.mean() - predicted))
 

@@ -676,6 +676,15 @@ def test_after_closing_it_works_again_and_a_forgotten_one_ends_its_thread(
         assert not any(t.name == "stopgap-requests" for t in threading.enumerate())
 
 
+@pytest.fixture
+def interruptible() -> Iterator[None]:
+    """As at a terminal: what a shell starts in the background is told to ignore interrupts."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("interruptible")
 def test_an_interrupt_ends_the_waiting_and_what_was_under_way(made: Callable[..., OpenAI]) -> None:
     timer = threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGINT))
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
@@ -82,6 +82,7 @@ def test_lambda_0_is_the_t_interval_of_the_true_values(pairs, others) -> None:
     st.lists(st.tuples(st.integers(-9, 9), st.integers(-9, 9)), min_size=FEWEST, max_size=30),
     st.lists(st.integers(-9, 9), min_size=1, max_size=20),
 )
+@example([(0, 2), (-1, 1), (-1, 1), (-1, 1), (-1, 1)], [0])  # without the first, all predictions are equal
 def test_the_error_is_a_jackknife_of_the_whole_estimate(pairs, others) -> None:
     """The estimate again without each true value: nothing but plain loops."""
     y, f = np.array(pairs, dtype=float).T
